@@ -1,0 +1,1 @@
+"""tambo: renders a mail server's configuration from its environment and keeps it healthy."""
