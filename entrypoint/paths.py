@@ -1,0 +1,90 @@
+"""Every path, under one root that tests can move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint.names import Domain
+
+
+@dataclass(frozen=True)
+class Paths:
+    """`data` survives (the volume), `run` does not (a tmpfs), `lib` is in the image."""
+
+    root: Path = Path("/")
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run/tambo"
+
+    @property
+    def lib(self) -> Path:
+        return self.root / "usr/lib/tambo"
+
+    # the volume, the owner's part
+
+    @property
+    def domains(self) -> Path:
+        return self.data / "domains"
+
+    def domain(self, domain: Domain) -> Path:
+        return self.domains / domain
+
+    @property
+    def certs(self) -> Path:
+        return self.data / "certs"
+
+    # the volume, chasquid's part
+
+    @property
+    def queue(self) -> Path:
+        return self.data / "chasquid"
+
+    @property
+    def mail(self) -> Path:
+        return self.data / "mail"
+
+    # the volume, tambo's own memory
+
+    @property
+    def state(self) -> Path:
+        return self.data / "state"
+
+    @property
+    def good(self) -> Path:
+        """Last good copies of files that people edit."""
+        return self.state / "good"
+
+    @property
+    def mx(self) -> Path:
+        """Mail exchangers last seen for domains that receive elsewhere."""
+        return self.state / "mx.json"
+
+    @property
+    def instance_lock(self) -> Path:
+        return self.state / "instance.lock"
+
+    @property
+    def edit_lock(self) -> Path:
+        return self.state / "edit.lock"
+
+    # the tmpfs
+
+    @property
+    def chasquid(self) -> Path:
+        """chasquid's configuration directory: rendered, never edited."""
+        return self.run / "chasquid"
+
+    @property
+    def holder_socket(self) -> Path:
+        return self.run / "holder.sock"
+
+    @property
+    def problems(self) -> Path:
+        """What the health check reports: a JSON list of texts, the keeper's."""
+        return self.run / "problems.json"
