@@ -1,0 +1,132 @@
+"""chasquid's aliases file (internal/aliases/aliases.go): read, write, validate.
+
+Stricter than chasquid where its leniency ends in lost mail; what passes here loads there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from entrypoint.names import Address, Domain, shown
+
+CATCH_ALL = "*"
+_MAX_LINE = 65535  # bytes; chasquid's scanner ends at 64 KiB
+_NAME = re.compile(r"[^\s:,@]{1,64}")
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """Mail goes on to an address; a local part of `*` stands for the original one."""
+
+    local: str
+    domain: Domain
+
+    def __str__(self) -> str:
+        return f"{self.local}@{self.domain}"
+
+
+@dataclass(frozen=True)
+class Via:
+    """Mail goes to `mailbox` through these servers, not through its domain's MX."""
+
+    mailbox: Mailbox
+    servers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mailbox} via {'/'.join(self.servers)}"
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """Mail goes to a program's input. Any failure of it bounces the message (chasquid)."""
+
+    command: str
+
+    def __str__(self) -> str:
+        return f"| {self.command}"
+
+
+Target = Mailbox | Via | Pipe
+Aliases = Mapping[str, tuple[Target, ...]]
+
+
+class AliasError(ValueError):
+    """What is wrong with the file, and on which line (1 is the first)."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}")
+        self.line = line
+
+
+def parse(text: str, domain: Domain) -> dict[str, tuple[Target, ...]]:
+    """Targets by local part. Raises AliasError at the first line that is wrong."""
+    aliases: dict[str, tuple[Target, ...]] = {}
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        try:
+            name, targets = _line(line, domain)
+            if len(raw.encode()) > _MAX_LINE:
+                msg = f"longer than {_MAX_LINE} bytes"
+                raise ValueError(msg)
+            if name in aliases:
+                msg = f"{shown(name)} stands twice; put all its targets on one line"
+                raise ValueError(msg)
+        except ValueError as error:
+            raise AliasError(number, str(error)) from None
+        aliases[name] = targets
+    return aliases
+
+
+def _line(line: str, domain: Domain) -> tuple[str, tuple[Target, ...]]:
+    name, colon, value = line.partition(":")
+    name, value = name.strip().lower(), value.strip()
+    if not colon:
+        msg = f"{shown(line)} has no colon; write it as name: address"
+        raise ValueError(msg)
+    if "@" in name:
+        msg = f"{shown(name)}: left of the colon stands the part before the @ alone"
+        raise ValueError(msg)
+    if not _NAME.fullmatch(name):
+        msg = f"{shown(name)} is not a name; it is 1 to 64 characters without spaces or commas"
+        raise ValueError(msg)
+    if value.startswith("|"):
+        command = value[1:].strip()
+        if not command or not command.isprintable():
+            msg = f"{name}: the command after | is missing or not printable"
+            raise ValueError(msg)
+        return name, (Pipe(command),)
+    targets = tuple(_target(item.strip(), domain) for item in value.split(",") if item.strip())
+    if not targets:
+        msg = f"{name}: no address after the colon"
+        raise ValueError(msg)
+    return name, targets
+
+
+def _target(text: str, domain: Domain) -> Target:
+    address, via, servers = text.partition(" via ")
+    mailbox = _mailbox(address.strip(), domain)
+    if not via:
+        return mailbox
+    return Via(mailbox, tuple(Domain.parse(server) for server in servers.split("/")))
+
+
+def _mailbox(text: str, domain: Domain) -> Mailbox:
+    local, at, target_domain = text.rpartition("@")
+    if not at:
+        local, target_domain = text, domain
+    if local == CATCH_ALL:
+        return Mailbox(CATCH_ALL, Domain.parse(target_domain))
+    address = Address.parse(f"{local}@{target_domain}")
+    return Mailbox(address.local, address.domain)
+
+
+def render(aliases: Aliases) -> str:
+    """The file's text, sorted by name; `parse(render(a), d) == a`."""
+    return "".join(
+        f"{name}: {', '.join(str(target) for target in aliases[name])}\n"
+        for name in sorted(aliases)
+    )

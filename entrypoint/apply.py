@@ -1,0 +1,208 @@
+"""The only writer of files: compare, write aside, fsync, rename; and the two locks.
+
+Killed at any moment, a file is the old one or the new one, and the next run completes the plan.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint import certs, dkim, rights
+from entrypoint.errors import Exit, UserError
+from entrypoint.paths import Paths
+from entrypoint.plan import Effect, File, Folder, MissingCertificate, MissingKey, Plan
+from entrypoint.rights import Ids, Owner
+
+# The lock's descriptor in PID 1: supervisord closes 5 and up when it reloads itself.
+_INSTANCE_FD = 3
+_LOCK_WAIT = 30.0  # seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What changed, and what chasquid needs because of it."""
+
+    changed: tuple[Path, ...] = ()
+    effect: Effect = Effect.NONE
+
+
+def apply(plan: Plan, ids: Ids) -> Outcome:
+    """Make the disk as planned. Caller holds the edit lock."""
+    changed: list[tuple[Path, Effect]] = []
+    for folder in plan.folders:
+        if _folder(folder, ids):
+            changed.append((folder.path, folder.effect))
+    for file in plan.files:
+        if _file(file, ids):
+            changed.append((file.path, file.effect))
+    changed += _remove_others(plan)
+    return Outcome(
+        changed=tuple(path for path, _ in changed),
+        effect=max((effect for _, effect in changed), default=Effect.NONE),
+    )
+
+
+def make(missing: Iterable[MissingKey | MissingCertificate], ids: Ids) -> tuple[Path, ...]:
+    """Make key material and keep it. A DKIM key is proven against its record first."""
+    made: list[Path] = []
+
+    def keep(path: Path, content: bytes) -> None:
+        _folder(Folder(path.parent, Owner.TAMBO, Owner.TAMBO, 0o700), ids)
+        write(path, content, ids)
+        made.append(path)
+
+    for item in missing:
+        if isinstance(item, MissingKey):
+            pem = dkim.make(item.algorithm)
+            dkim.prove(item.domain, dkim.load(item.selector, pem))
+            keep(item.path, pem)
+        else:
+            certificate = certs.self_signed(item.names)
+            keep(item.folder / certs.KEY, certificate.key)
+            keep(item.folder / certs.CHAIN, certificate.chain)
+    return tuple(made)
+
+
+def write(path: Path, content: bytes, ids: Ids) -> None:
+    """One file of tambo's own, 0600. Caller holds the edit lock."""
+    _file(File(path, content, Owner.TAMBO, Owner.TAMBO, 0o600), ids)
+
+
+def remove(path: Path) -> None:
+    """Remove one file of tambo's own, for good. Caller holds the edit lock."""
+    path.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _folder(folder: Folder, ids: Ids) -> bool:
+    changed = False
+    if not folder.path.is_dir():
+        folder.path.mkdir(mode=0o700, parents=True)
+        _sync(folder.path.parent)
+        changed = True
+    return _rights(folder, ids) or changed
+
+
+def _rights(item: Folder | File, ids: Ids) -> bool:
+    """Owner and mode as planned; whether anything was changed."""
+    return rights.give(item.path, ids.users[item.owner], ids.groups[item.group], item.mode)
+
+
+def _file(file: File, ids: Ids) -> bool:
+    with suppress(FileNotFoundError):
+        if not file.path.is_symlink() and file.path.read_bytes() == file.content:
+            return _rights(file, ids)
+    # One name: what a killed writer left is written over by the next. Writers hold the edit lock.
+    aside = file.path.with_name(f".{file.path.name}.new")
+    aside.unlink(missing_ok=True)
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb") as stream:  # noqa: PTH123 (a descriptor)
+        os.fchmod(fd, file.mode)  # before its owner: root may not afterwards
+        os.fchown(fd, ids.users[file.owner], ids.groups[file.group])
+        stream.write(file.content)
+        stream.flush()
+        os.fsync(fd)
+    aside.replace(file.path)
+    _sync(file.path.parent)
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _remove_others(plan: Plan) -> list[tuple[Path, Effect]]:
+    planned = {item.path for item in plan.folders} | {item.path for item in plan.files}
+    effects = {"users": Effect.RELOAD, "aliases": Effect.RELOAD}
+    removed = []
+    for folder, names, files in os.walk(plan.exclusive, topdown=False):
+        for name in (*files, *names):
+            path = Path(folder, name)
+            if path in planned:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            removed.append((path, effects.get(name, Effect.RESTART)))
+    return removed
+
+
+@contextmanager
+def edit_lock(paths: Paths, ids: Ids, wait: float = _LOCK_WAIT) -> Iterator[None]:
+    """Hold the lock for one change. Raises UserError (TRY_AGAIN) after `wait` seconds."""
+    try:
+        fd = _lock_file(paths.edit_lock, ids)
+    except OSError as error:
+        msg = f"{paths.state} is not ready: {error.strerror}"
+        raise UserError(
+            msg,
+            "wait until the container has started, and look at: docker logs mail",
+            exit_code=Exit.TRY_AGAIN,
+        ) from None
+    try:
+        deadline = time.monotonic() + wait
+        while not _try_lock(fd):
+            if time.monotonic() > deadline:
+                msg = f"another change has been going on for {wait:.0f} seconds"
+                raise UserError(
+                    msg,
+                    "try again; if it stays so: docker compose restart",
+                    exit_code=Exit.TRY_AGAIN,
+                )
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(fd)
+
+
+def hold_instance(paths: Paths, ids: Ids) -> None:
+    """Lock the volume for the life of this process and of what it execs.
+
+    Two servers on one queue would deliver everything twice. Raises UserError if another has it.
+    """
+    paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = _lock_file(paths.instance_lock, ids)
+    if not _try_lock(fd):
+        os.close(fd)
+        msg = f"another tambo is running on this data folder ({paths.data} in the container)"
+        raise UserError(
+            msg,
+            "stop it first (docker ps shows it), or give this one a folder of its own",
+            exit_code=Exit.TRY_AGAIN,
+        )
+    if fd != _INSTANCE_FD:
+        os.dup2(fd, _INSTANCE_FD)
+        os.close(fd)
+    os.set_inheritable(_INSTANCE_FD, True)
+
+
+def _lock_file(path: Path, ids: Ids) -> int:
+    """The lock's descriptor. Whoever makes the file, root or not, it is tambo's."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if os.geteuid() == 0:
+        os.fchown(fd, ids.users[Owner.TAMBO], ids.groups[Owner.TAMBO])
+    return fd
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True

@@ -1,0 +1,31 @@
+"""The socket holder's door: one request, one answer, each a line, over a unix socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+_TIMEOUT = 20.0  # seconds; a restart takes 0.3
+
+
+class UnreachableError(Exception):
+    """Nobody answers at the socket."""
+
+
+def request(path: Path, command: str, timeout: float = _TIMEOUT) -> dict[str, Any]:
+    """`reload`, `restart` and `status` answer when it is done. Raises UnreachableError."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout)
+            connection.connect(str(path))
+            connection.sendall(f"{command}\n".encode())
+            with connection.makefile("r") as stream:
+                answer = json.loads(stream.readline() or "null")
+    except (OSError, ValueError) as error:
+        raise UnreachableError(str(error)) from None
+    if not isinstance(answer, dict):
+        msg = "no answer"
+        raise UnreachableError(msg)
+    return answer

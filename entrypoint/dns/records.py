@@ -1,0 +1,67 @@
+"""One DNS record: the same object when it is printed, checked and published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from entrypoint.names import Domain
+
+MAX_STRING = 255  # octets of one character-string in a TXT record (RFC 1035 3.3)
+
+
+class RecordType(Enum):
+    A = "A"
+    AAAA = "AAAA"
+    MX = "MX"
+    TXT = "TXT"
+    SRV = "SRV"
+    PTR = "PTR"
+
+
+@dataclass(frozen=True)
+class Record:
+    """`value` is as a console's field takes it: a TXT's text whole and unquoted, else the RDATA.
+
+    `zone` is the domain at whose DNS provider it is entered; None for a PTR, which the provider of
+    the server sets. `value` is None while this server's own address is not known.
+    """
+
+    zone: Domain | None
+    name: str
+    type: RecordType
+    value: str | None
+    purpose: str
+    ttl: int = 3600  # seconds
+    optional: bool = False
+
+    @property
+    def strings(self) -> tuple[str, ...]:
+        """A TXT's value as its character-strings, each of at most 255 octets."""
+        text = self.value or ""
+        return tuple(
+            text[start : start + MAX_STRING] for start in range(0, len(text) or 1, MAX_STRING)
+        )
+
+    @property
+    def relative_name(self) -> str:
+        """The name as most consoles want it: less the zone, `@` for the zone itself."""
+        if self.zone is None:
+            return self.name
+        return "@" if self.name == self.zone else self.name.removesuffix(f".{self.zone}")
+
+    @property
+    def rdata(self) -> str:
+        """The value as a zone file takes it (RFC 1035 5.1). Raises ValueError if unknown."""
+        if self.value is None:
+            msg = f"{self.name} {self.type.value}: the value is not known yet"
+            raise ValueError(msg)
+        if self.type is not RecordType.TXT:
+            return self.value
+        return " ".join(
+            '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in self.strings
+        )
+
+    @property
+    def zone_line(self) -> str:
+        return f"{self.relative_name}\t{self.ttl}\tIN\t{self.type.value}\t{self.rdata}"

@@ -1,0 +1,261 @@
+"""(Settings, State) → Plan: every folder and file that must be, with owner and rights. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from enum import IntEnum
+from pathlib import Path
+
+from entrypoint import aliases, certs, templates, userdb
+from entrypoint.aliases import CATCH_ALL, Mailbox, Target, Via
+from entrypoint.dkim import Algorithm, file_name
+from entrypoint.names import Domain, Selector
+from entrypoint.paths import Paths
+from entrypoint.rights import Owner
+from entrypoint.settings import Settings
+from entrypoint.state import DomainState, State
+
+# RFC 2142: they exist wherever mail is received.
+ROLES = ("postmaster", "abuse")
+# DMARC and TLS reports: kept here, never forwarded.
+REPORTS = ("rua", "ruf")
+# Where mail waits while a domain's real MX has never been seen: chasquid tries such a name again
+# and again, where any answer of ours would bounce the message (RFC 2606: never exists).
+NO_EXCHANGER_YET = Domain("mx-not-known-yet.invalid")
+
+
+class Effect(IntEnum):
+    """What chasquid needs after a change; the larger one includes the smaller."""
+
+    NONE = 0
+    RELOAD = 1  # users and aliases
+    RESTART = 2  # certificates, DKIM keys, domains, its configuration
+
+
+@dataclass(frozen=True)
+class Folder:
+    path: Path
+    owner: Owner
+    group: Owner
+    mode: int
+    effect: Effect = Effect.NONE
+
+
+@dataclass(frozen=True)
+class File:
+    path: Path
+    content: bytes = field(repr=False)
+    owner: Owner
+    group: Owner
+    mode: int
+    effect: Effect = Effect.NONE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`exclusive` folders hold nothing but what is planned."""
+
+    folders: tuple[Folder, ...]
+    files: tuple[File, ...]
+    exclusive: Path
+
+
+@dataclass(frozen=True)
+class MissingKey:
+    domain: Domain
+    selector: Selector
+    algorithm: Algorithm
+    path: Path
+
+
+@dataclass(frozen=True)
+class MissingCertificate:
+    names: tuple[Domain, ...]
+    folder: Path
+
+
+def missing(
+    settings: Settings, state: State, paths: Paths, today: date
+) -> tuple[MissingKey | MissingCertificate, ...]:
+    """Key material to make. A key that exists is never missing, not even a damaged one."""
+    found: list[MissingKey | MissingCertificate] = []
+    prefix = settings.dkim_selector or _prefix(state) or Selector(f"t{today:%Y%m%d}")
+    for domain in settings.domains:
+        have = state.domain(domain)
+        for word in settings.dkim_keys:
+            algorithm = Algorithm(word)
+            if any(key.algorithm is algorithm for key in have.keys) or any(
+                _may_be(selector, algorithm) for selector in have.damaged
+            ):
+                continue
+            selector = Selector(f"{prefix}{algorithm.letter}")
+            path = paths.domain(domain) / file_name(selector)
+            found.append(MissingKey(domain, selector, algorithm, path))
+    if not state.self_signed or not all(
+        state.self_signed.covers(name) for name in _served_names(settings)
+    ):
+        found.append(MissingCertificate(_served_names(settings), paths.certs / certs.SELF_SIGNED))
+    return tuple(found)
+
+
+def _may_be(selector: str, algorithm: Algorithm) -> bool:
+    """Whether a damaged key may be of this algorithm; only its name is left to tell."""
+    others = tuple(item.letter for item in Algorithm if item is not algorithm)
+    return not selector.endswith(others)
+
+
+def _prefix(state: State) -> Selector | None:
+    """The prefix of the keys that exist, so that those made after a crash match."""
+    for domain in sorted(state.domains):
+        for key in state.domains[domain].keys:
+            if key.selector.endswith(key.algorithm.letter) and len(key.selector) > 1:
+                return Selector(key.selector[:-1])
+    return None
+
+
+def _served_names(settings: Settings) -> tuple[Domain, ...]:
+    return tuple(dict.fromkeys((Domain(settings.mail_hostname), *settings.domains)))
+
+
+def build(settings: Settings, state: State, paths: Paths) -> Plan:
+    """Needs the key material to be there already: see `missing`."""
+    return Plan(
+        folders=(*_volume(settings, paths), *_rendered_folders(settings, paths)),
+        files=(
+            *_good_copies(settings, state, paths),
+            *_configuration(settings, paths),
+            *_certificates(state, paths),
+            *(
+                file
+                for domain in _local_domains(settings)
+                for file in _domain_files(settings, state, paths, domain)
+            ),
+        ),
+        exclusive=paths.chasquid,
+    )
+
+
+def _local_domains(settings: Settings) -> tuple[Domain, ...]:
+    """The domains that chasquid knows. The host's own name is one: bounces come back to it."""
+    return tuple(dict.fromkeys((*settings.domains, Domain(settings.mail_hostname))))
+
+
+def _volume(settings: Settings, paths: Paths) -> Iterator[Folder]:
+    tambo, chasquid = Owner.TAMBO, Owner.CHASQUID
+    # chasquid passes through to its own two folders, and can list nothing on the way.
+    yield Folder(paths.data, tambo, chasquid, 0o710)
+    own = [paths.domains, paths.certs, paths.certs / certs.SELF_SIGNED, paths.state, paths.good]
+    for domain in settings.domains:
+        own += [paths.domain(domain), paths.good / domain]
+    for path in own:
+        yield Folder(path, tambo, tambo, 0o700)
+    for path in (paths.queue, paths.mail):
+        yield Folder(path, chasquid, chasquid, 0o700)
+
+
+def _rendered_folders(settings: Settings, paths: Paths) -> Iterator[Folder]:
+    root = paths.chasquid
+    names = [root, root / "certs", root / "certs" / "0-default", root / "domains"]
+    names += [root / "domains" / domain for domain in _local_domains(settings)]
+    yield Folder(paths.run, Owner.TAMBO, Owner.CHASQUID, 0o750)
+    for path in names:
+        yield Folder(path, Owner.TAMBO, Owner.CHASQUID, 0o750, Effect.RESTART)
+
+
+def _rendered(path: Path, content: bytes, effect: Effect) -> File:
+    return File(path, content, Owner.TAMBO, Owner.CHASQUID, 0o640, effect)
+
+
+def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[File]:
+    """What serves now, for the day on which an edit breaks it."""
+
+    def keep(path: Path, content: bytes) -> File:
+        return File(path, content, Owner.TAMBO, Owner.TAMBO, 0o600)
+
+    for domain in settings.domains:
+        have, folder = state.domain(domain), paths.good / domain
+        if have.users:
+            yield keep(folder / "users", userdb.render(have.users).encode())
+        if have.aliases:
+            yield keep(folder / "aliases", aliases.render(have.aliases).encode())
+        for key in have.keys:
+            yield keep(folder / key.file_name, key.pem)
+
+
+def _configuration(settings: Settings, paths: Paths) -> Iterator[File]:
+    text = templates.render(
+        "chasquid.conf.j2",
+        hostname=settings.mail_hostname,
+        data_dir=paths.queue,
+        max_message_mb=settings.max_message_mb,
+        max_queue=settings.max_queue,
+        give_up_after=f"{settings.give_up_after}s",
+        delivery_agent=paths.lib / "mda",
+    )
+    yield _rendered(paths.chasquid / "chasquid.conf", text.encode(), Effect.RESTART)
+
+
+def _certificates(state: State, paths: Paths) -> Iterator[File]:
+    if state.self_signed:
+        # Without SNI chasquid serves the first folder: this one must sort before any domain.
+        folder = paths.chasquid / "certs" / "0-default"
+        yield _rendered(folder / certs.CHAIN, state.self_signed.chain, Effect.RESTART)
+        yield _rendered(folder / certs.KEY, state.self_signed.key, Effect.RESTART)
+
+
+def _domain_files(settings: Settings, state: State, paths: Paths, domain: Domain) -> Iterator[File]:
+    have, folder = state.domain(domain), paths.chasquid / "domains" / domain
+    receives = domain in settings.receiving or domain == settings.mail_hostname
+    if receives:
+        users = served_users(have)
+        rules = served_aliases(settings, have)
+    else:
+        users = have.users
+        rules = aliases_via(domain, have, state.exchangers.get(domain, (NO_EXCHANGER_YET,)))
+    if users:
+        text = userdb.render(users)
+        yield _rendered(folder / "users", text.encode(), Effect.RELOAD)
+    text = aliases.render(rules)
+    yield _rendered(folder / "aliases", text.encode(), Effect.RELOAD)
+    enabled = {Algorithm(word) for word in settings.dkim_keys}
+    if domain in settings.domains:
+        for key in have.keys:
+            if key.algorithm in enabled:
+                yield _rendered(folder / key.file_name, key.pem, Effect.RESTART)
+
+
+def served_users(have: DomainState) -> userdb.Users:
+    """The owner's users, and those that must exist but never log in."""
+    roles = {name: userdb.Denied() for name in (*ROLES, *REPORTS) if name not in have.aliases}
+    return {**roles, **have.users}
+
+
+def served_aliases(settings: Settings, have: DomainState) -> aliases.Aliases:
+    """The owner's lines, and what FORWARD_TO adds where the owner has none.
+
+    chasquid prefers a user to the catch-all, so each user needs a line of its own.
+    """
+    rules: dict[str, tuple[Target, ...]] = {}
+    if settings.forward_to:
+        target = Mailbox(settings.forward_to.local, settings.forward_to.domain)
+        names = (CATCH_ALL, *ROLES, *(name for name in have.users if name not in REPORTS))
+        rules = dict.fromkeys(names, (target,))
+    return {**rules, **have.aliases}
+
+
+def aliases_via(
+    domain: Domain, have: DomainState, exchangers: tuple[Domain, ...]
+) -> aliases.Aliases:
+    """All mail to a domain that receives elsewhere goes to its real exchangers.
+
+    The owner's own lines win. No exchanger at all (the domain takes no mail): no rule either, so
+    that chasquid refuses such mail at once.
+    """
+    if not exchangers:
+        return have.aliases
+    rules: Mapping[str, tuple[Target, ...]] = {
+        name: (Via(Mailbox(name, domain), exchangers),) for name in (CATCH_ALL, *have.users)
+    }
+    return {**rules, **have.aliases}

@@ -1,0 +1,60 @@
+"""The only starter of processes."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+_FIRST_FD = 3  # sd_listen_fds(3): passed sockets start here
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2)
+
+
+def replace(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Become another program."""
+    os.execvpe(argv[0], list(argv), dict(environ))  # noqa: S606 (no shell, fixed arguments)
+
+
+def spawn_with_sockets(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    sockets: Sequence[tuple[str, int]],
+    stdout: int,
+    stderr: int,
+) -> int:
+    """Start a daemon that is given (name, descriptor) listening sockets; returns its PID.
+
+    The protocol is systemd's (sd_listen_fds(3)): it needs the child's own PID in its environment,
+    which no argument of subprocess can give. The child dies with this process. Only for a process
+    with one thread.
+    """
+    parent = os.getpid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        # Out of the way first: a descriptor may stand where another has to go.
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100) for _, fd in sockets]
+        for index, fd in enumerate(moved):
+            os.dup2(fd, _FIRST_FD + index)
+        for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        environment = {
+            **environ,
+            "LISTEN_PID": str(os.getpid()),
+            "LISTEN_FDS": str(len(sockets)),
+            "LISTEN_FDNAMES": ":".join(name for name, _ in sockets),
+        }
+        os.execve(argv[0], list(argv), environment)  # noqa: S606 (no shell, fixed arguments)
+    finally:
+        os._exit(127)

@@ -1,0 +1,95 @@
+"""State → Plan → apply: the one way in which anything on disk or in chasquid changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from entrypoint import apply, control, plan, state
+from entrypoint.dns import lookup
+from entrypoint.dns.lookup import Absent, Found, Unknown
+from entrypoint.findings import Finding, Level
+from entrypoint.names import Domain
+from entrypoint.paths import Paths
+from entrypoint.plan import Effect
+from entrypoint.rights import Ids
+from entrypoint.settings import Settings
+from entrypoint.state import State
+
+Exchangers = Callable[[Domain], Found[Domain] | Absent | Unknown]
+
+
+def reconcile(settings: Settings, paths: Paths, ids: Ids) -> tuple[State, apply.Outcome]:
+    """Bring the disk to what settings and volume ask for. Caller holds the edit lock."""
+    current = state.load(paths)
+    missing = plan.missing(settings, current, paths, datetime.now(UTC).date())
+    made = apply.make(missing, ids)
+    if made:
+        current = state.load(paths)
+    outcome = apply.apply(plan.build(settings, current, paths), ids)
+    return current, apply.Outcome((*made, *outcome.changed), outcome.effect)
+
+
+def serve(paths: Paths, effect: Effect) -> str:
+    """Tell the socket holder what chasquid needs, and wait until it has it.
+
+    Returns an empty string, or what to tell the person if the change is not in service yet.
+    """
+    if effect is Effect.NONE:
+        return ""
+    try:
+        control.request(paths.holder_socket, "restart" if effect is Effect.RESTART else "reload")
+    except control.UnreachableError:
+        return "The mail server is not running; it will know this when it starts."
+    return ""
+
+
+def refresh_exchangers(
+    settings: Settings, paths: Paths, ids: Ids, ask: Exchangers = lookup.exchangers
+) -> tuple[Finding, ...]:
+    """Look up the real MX of each domain that receives elsewhere, and keep it on the volume.
+
+    An unknown answer keeps what was known. Caller holds no lock; this takes it to write.
+    """
+    elsewhere = [domain for domain in settings.domains if domain not in settings.receiving]
+    if not elsewhere:
+        return ()
+    known = dict(state.load(paths).exchangers)
+    findings = []
+    for domain in elsewhere:
+        match ask(domain):
+            case Found(servers):
+                others = tuple(name for name in servers if name != settings.mail_hostname)
+                if not others:
+                    findings.append(_points_here(settings, domain))
+                    continue
+                known[domain] = others
+            case Absent():
+                known[domain] = ()
+            case Unknown(reason):
+                findings.append(_unknown(domain, reason, kept=domain in known))
+    content = json.dumps({domain: list(known[domain]) for domain in sorted(known)}, indent=1)
+    with apply.edit_lock(paths, ids):
+        apply.write(paths.mx, content.encode(), ids)
+    return tuple(findings)
+
+
+def _points_here(settings: Settings, domain: Domain) -> Finding:
+    return Finding(
+        "mx-points-here",
+        Level.FAIL,
+        f"The MX of {domain} is {settings.mail_hostname}, this server, but {domain} is not one of "
+        "MAIL_RECEIVE: mail to it waits in the queue.",
+        f"add {domain} to MAIL_RECEIVE, or point its MX at its mailbox provider",
+    )
+
+
+def _unknown(domain: Domain, reason: str, *, kept: bool) -> Finding:
+    serves = "the one seen last is used" if kept else "mail to it waits in the queue"
+    return Finding(
+        "mx-unknown",
+        Level.WARN,
+        f"The MX of {domain} could not be looked up ({reason}); {serves}.",
+        "look at the name servers in /etc/resolv.conf of this host",
+    )

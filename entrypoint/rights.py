@@ -1,0 +1,85 @@
+"""Users, groups and the drop from root. The numbers are fixed in the Dockerfile too."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+class Owner(Enum):
+    TAMBO = "tambo"
+    CHASQUID = "chasquid"
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Who owns what. `current()` serves tests that are not root."""
+
+    users: Mapping[Owner, int]
+    groups: Mapping[Owner, int]
+
+    @classmethod
+    def image(cls) -> Ids:
+        numbers = {Owner.TAMBO: 10465, Owner.CHASQUID: 10025}
+        return cls(users=numbers, groups=numbers)
+
+    @classmethod
+    def current(cls) -> Ids:
+        return cls(
+            users=dict.fromkeys(Owner, os.getuid()), groups=dict.fromkeys(Owner, os.getgid())
+        )
+
+
+def drop(ids: Ids, owner: Owner) -> None:
+    """Become `owner` for good; a no-op unless root.
+
+    tambo also joins chasquid's group, so that it may hand files to it. All capabilities go with
+    the UID (capabilities(7), "effect of user ID changes"), and no-new-privileges keeps them away.
+    """
+    if os.geteuid() != 0:
+        return
+    extra = [ids.groups[Owner.CHASQUID]] if owner is Owner.TAMBO else []
+    os.setgroups(extra)
+    os.setgid(ids.groups[owner])
+    os.setuid(ids.users[owner])
+    os.umask(0o077)
+
+
+def give(name: str | Path, uid: int, gid: int, mode: int | None, dir_fd: int | None = None) -> bool:
+    """Set owner and mode (None: as it is); whether anything was changed. Follows no link's end.
+
+    The container's root has no CAP_FOWNER: it may change the mode only of what it owns, so it
+    takes a file before it changes the mode, and gives it away last.
+    """
+    found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    chmod = mode is not None and stat.S_IMODE(found.st_mode) != mode
+    if chmod and mode is not None and not stat.S_ISLNK(found.st_mode):
+        if os.geteuid() == 0 and found.st_uid != 0:
+            os.chown(name, 0, -1, dir_fd=dir_fd, follow_symlinks=False)
+        os.chmod(name, mode, dir_fd=dir_fd)
+        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    chown = (found.st_uid, found.st_gid) != (uid, gid)
+    if chown:
+        os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+    return chmod or chown
+
+
+def mend(root: Path, ids: Ids, owner: Owner) -> None:
+    """Give all below `root` to `owner`, as after a copy by the host's root. Only root may.
+
+    Follows no symbolic link: parts of the volume are writable by chasquid. What is tambo's also
+    loses every right of group and others.
+    """
+    if os.geteuid() != 0 or not root.is_dir():
+        return
+    for _, folders, files, fd in os.fwalk(root, follow_symlinks=False):
+        for name in (".", *folders, *files):
+            mode = None
+            if owner is Owner.TAMBO:
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                mode = found.st_mode & 0o700
+            give(name, ids.users[owner], ids.groups[owner], mode, dir_fd=fd)
