@@ -1,0 +1,98 @@
+"""The keeper: what people change by hand is in service within seconds, what ages is renewed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from entrypoint import apply, output, reconcile, rights, state
+from entrypoint.errors import UserError
+from entrypoint.findings import Finding, Level
+from entrypoint.paths import Paths
+from entrypoint.rights import Ids, Owner
+from entrypoint.settings import Settings
+from entrypoint.state import State
+
+_LOOK = 2.0  # seconds between looks at /data/domains
+_EXCHANGERS = 600.0  # seconds between look-ups of the MX of domains that receive elsewhere
+
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+def main(settings: Settings, paths: Paths, ids: Ids) -> int:
+    """Started as root: reads settings, drops to tambo for good, works until SIGTERM."""
+    rights.drop(ids, Owner.TAMBO)
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    keeper = Keeper(settings, paths, ids)
+    while not stop.wait(_LOOK):
+        try:
+            keeper.look()
+        except (OSError, UserError) as error:
+            output.log("keeper", f"error: {error}")
+    return 0
+
+
+@dataclass
+class Keeper:
+    settings: Settings
+    paths: Paths
+    ids: Ids
+
+    _seen: Signature = ()
+    _next_exchangers: float = 0.0
+    _said: frozenset[Finding] = frozenset()
+    _news: tuple[Finding, ...] = ()
+
+    def look(self) -> None:
+        """One round: cheap when nothing has changed."""
+        if time.monotonic() >= self._next_exchangers:
+            self._next_exchangers = time.monotonic() + _EXCHANGERS
+            self._news = reconcile.refresh_exchangers(self.settings, self.paths, self.ids)
+            self._seen = ()
+        seen = signature(self.paths.domains)
+        if seen == self._seen:
+            return
+        # Taken before the work: an edit during it is seen the next time.
+        self._seen = seen
+        with apply.edit_lock(self.paths, self.ids):
+            current, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
+        for path in outcome.changed:
+            output.log("keeper", f"changed {path}")
+        reconcile.serve(self.paths, outcome.effect)
+        self._say(current)
+
+    def _say(self, current: State) -> None:
+        """Log each finding when it appears and when it goes; tell the health check."""
+        found = (*current.findings, *state.unserved(current, self.settings.domains), *self._news)
+        now = frozenset(found)
+        for finding in found:
+            if finding not in self._said:
+                output.log("keeper", f"{finding.level.value}: {finding}")
+        for finding in self._said - now:
+            output.log("keeper", f"mended: {finding.message}")
+        self._said = now
+        problems = [str(item) for item in found if item.level is Level.FAIL]
+        apply.write(self.paths.problems, json.dumps(problems).encode(), self.ids)
+
+
+def signature(folder: Path) -> Signature:
+    """Names, sizes and times of what stands in a folder's folders."""
+    seen = []
+    for path in sorted(folder.glob("*/*")):
+        try:
+            found = path.stat()
+        except OSError:
+            continue  # gone meanwhile, or a broken link
+        seen.append((str(path), found.st_size, found.st_mtime_ns, found.st_ino))
+    return tuple(seen)

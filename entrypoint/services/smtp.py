@@ -1,0 +1,358 @@
+"""The socket holder: owns ports 25, 465 and 587, and runs chasquid on them.
+
+chasquid takes certificates, keys and domains only at its start, and has no privilege to bind a
+port. So this process binds them once and keeps them for its life: a connection that comes while
+chasquid restarts waits in the kernel's queue instead of being refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from entrypoint import addresses, output, process, rights
+from entrypoint.errors import UserError
+from entrypoint.maillog import Joiner, clean
+from entrypoint.paths import Paths
+from entrypoint.rights import Ids, Owner
+from entrypoint.settings import Settings
+
+# chasquid's names for its sockets (chasquid.go, systemd.Listeners).
+PORTS = (("smtp", 25), ("submission", 587), ("submission_tls", 465))
+_CHASQUID = "/usr/bin/chasquid"
+_BACKLOG = 4096  # connections that wait while chasquid restarts; the kernel caps it at somaxconn
+_BACK_OFF = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before each try after a death
+_STEADY = 10.0  # seconds of life after which a death counts as the first again
+_STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
+_READY_WAIT = 15.0  # seconds for chasquid to load and listen
+_RELOAD_WAIT = 5.0  # seconds for chasquid to read users and aliases
+_IDLE = 0.05  # seconds of silence that end an event of several lines
+
+
+def main(settings: Settings, paths: Paths, ids: Ids) -> int:
+    """Started as root: binds, drops to chasquid's user for good, serves until SIGTERM."""
+    sockets = bind()
+    door = _door(paths.holder_socket, ids)
+    rights.drop(ids, Owner.CHASQUID)
+    holder = Holder(
+        argv=(_CHASQUID, f"-config_dir={paths.chasquid}"),
+        environ=environment(addresses.find(settings).has_ipv6, _memory_limit()),
+        sockets=sockets,
+    )
+    asyncio.run(holder.run(door))
+    return 0
+
+
+def bind() -> list[tuple[str, socket.socket]]:
+    """The listening sockets of both families. Raises UserError that names what is in the way."""
+    bound = []
+    families = [(socket.AF_INET, "0.0.0.0")]  # noqa: S104 (a mail server listens everywhere)
+    if _has_ipv6():
+        families.append((socket.AF_INET6, "::"))
+    for name, port in PORTS:
+        for family, address in families:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                listener.bind((address, port))
+                listener.listen(_BACKLOG)
+            except OSError as error:
+                msg = f"cannot listen on port {port} of {address}: {error.strerror}"
+                raise UserError(
+                    msg,
+                    f"see which program has it, and stop it: ss -ltnp 'sport = :{port}' "
+                    "(often exim4 or postfix: systemctl disable --now exim4)",
+                ) from None
+            bound.append((name, listener))
+    return bound
+
+
+def _has_ipv6() -> bool:
+    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+def environment(has_ipv6: bool, memory_limit: int | None) -> dict[str, str]:
+    """chasquid's whole environment: nothing of the container's own gets there."""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+    if not has_ipv6:
+        # Nothing may leave by an address that has neither SPF nor PTR (resolv.conf(5)).
+        environ["RES_OPTIONS"] = "no-aaaa"
+    if memory_limit:
+        # Queued messages live in memory: collect before the container's limit kills the process.
+        environ["GOMEMLIMIT"] = str(memory_limit * 3 // 4)
+    return environ
+
+
+def _memory_limit() -> int | None:
+    """The container's memory limit in bytes (cgroup v2), if it has one."""
+    with suppress(OSError, ValueError):
+        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+    return None
+
+
+def _door(path: Path, ids: Ids) -> socket.socket:
+    """The control socket: tambo's verbs may connect, chasquid itself may not."""
+    path.unlink(missing_ok=True)
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        door.bind(str(path))
+    finally:
+        os.umask(before)
+    os.chown(path, ids.users[Owner.TAMBO], ids.groups[Owner.TAMBO])
+    door.listen(64)
+    return door
+
+
+@dataclass
+class Holder:
+    """Keeps one chasquid running on `sockets`. Single-threaded: see process.spawn_with_sockets."""
+
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+    sockets: Sequence[tuple[str, socket.socket]]
+    log: Callable[[str, str], None] = output.log
+
+    _pid: int = 0
+    _started: float = 0.0
+    _starts: int = 0
+    _deaths: int = 0
+    _stopping: bool = False
+    _listening: int = 0
+    _hangups: int = 0
+    _last_words: str = ""
+    _mourning: asyncio.Task[None] | None = None
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _respawn: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def ready(self) -> bool:
+        return self._pid != 0 and self._listening >= len(self.sockets)
+
+    async def run(self, door: socket.socket) -> None:
+        """Serve until SIGTERM."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        server = await asyncio.start_unix_server(self._answer, sock=door)
+        keeping = asyncio.create_task(self._keep())
+        await stop.wait()
+        self._stopping = True
+        server.close()
+        await self._end()
+        keeping.cancel()
+
+    async def _keep(self) -> None:
+        """Start chasquid, and start it again whenever it ends."""
+        while not self._stopping:
+            delay = _BACK_OFF[min(self._deaths, len(_BACK_OFF) - 1)]
+            if delay:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._respawn.wait(), delay)
+            self._respawn.clear()
+            if self._stopping:
+                return
+            self._start()
+            await self._ended.wait()
+
+    def _start(self) -> None:
+        self._ended.clear()
+        self._listening = self._hangups = 0
+        self._started = time.monotonic()
+        self._starts += 1
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        self._pid = process.spawn_with_sockets(
+            self.argv,
+            self.environ,
+            [(name, listener.fileno()) for name, listener in self.sockets],
+            out_write,
+            err_write,
+        )
+        os.close(out_write)
+        os.close(err_write)
+        pumps = (
+            asyncio.create_task(self._pump(out_read, "mail", Joiner())),
+            asyncio.create_task(self._pump(err_read, "chasquid", None)),
+        )
+        watch = os.pidfd_open(self._pid)
+        asyncio.get_running_loop().add_reader(watch, self._reap, watch, self._pid, pumps)
+
+    def _reap(self, watch: int, pid: int, pumps: Sequence[asyncio.Task[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(watch)
+        os.close(watch)
+        _, status = os.waitpid(pid, 0)
+        self._mourning = loop.create_task(self._after_death(status, pumps))
+
+    async def _after_death(self, status: int, pumps: Sequence[asyncio.Task[None]]) -> None:
+        # What it said last says why it died; its pipes may outlive it in a delivery agent.
+        await asyncio.wait(pumps, timeout=1.0)
+        code = os.waitstatus_to_exitcode(status)
+        lived = time.monotonic() - self._started
+        self._pid = 0
+        if not self._stopping and not self._turn.locked():
+            self._deaths = 0 if lived > _STEADY else self._deaths + 1
+            why = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            said = f"; it said last: {self._last_words}" if self._last_words else ""
+            self.log("smtp", f"error: chasquid {why} after {lived:.1f} s{said}. Starting it again.")
+        self._ended.set()
+        await self._notify()
+
+    async def _pump(self, fd: int, source: str, joiner: Joiner | None) -> None:
+        """Pass one of chasquid's pipes on to the log, an event a line."""
+        reader = asyncio.StreamReader(limit=1 << 20)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0)
+        )
+        pending: asyncio.Task[bytes] | None = None
+        try:
+            while True:
+                pending = pending or asyncio.create_task(_line(reader))
+                done, _ = await asyncio.wait({pending}, timeout=_IDLE if joiner else None)
+                if not done:
+                    self._emit(source, joiner.flush() if joiner else None)
+                    # Nothing is held back now: wait for as long as it takes.
+                    await asyncio.wait({pending})
+                raw, pending = pending.result(), None
+                if not raw:
+                    break
+                text = raw.decode(errors="replace").rstrip("\r\n")
+                if joiner:
+                    self._emit(source, joiner.feed(text))
+                else:
+                    await self._daemon_said(clean(text))
+            self._emit(source, joiner.flush() if joiner else None)
+        finally:
+            transport.close()
+
+    def _emit(self, source: str, text: str | None) -> None:
+        if text:
+            self.log(source, text)
+
+    async def _daemon_said(self, text: str) -> None:
+        """The daemon's own log: only what it says of trouble is worth a line; the rest is state."""
+        self._last_words = text
+        if "Server listening on" in text:
+            self._listening += 1
+            await self._notify()
+        elif "Received SIGHUP" in text:
+            self._hangups += 1
+            await self._notify()
+        if _is_trouble(text):
+            self.log("chasquid", text)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(condition)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _end(self) -> None:
+        """End chasquid; it exits at once on SIGTERM."""
+        if not self._pid:
+            return
+        os.kill(self._pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._ended.wait(), _STOP_WAIT)
+        except TimeoutError:
+            os.kill(self._pid, signal.SIGKILL)
+            await self._ended.wait()
+
+    async def restart(self) -> dict[str, Any]:
+        """A new chasquid on the same sockets: reads certificates, keys, domains, everything."""
+        async with self._turn:
+            starts = self._starts
+            self._deaths = 0
+            self._respawn.set()
+            await self._end()
+            done = await self._until(lambda: self._starts > starts and self.ready, _READY_WAIT)
+            self.log("smtp", "chasquid restarted" if done else "error: chasquid does not start")
+            return {"done": done, **self.status()}
+
+    async def reload(self) -> dict[str, Any]:
+        """Users and aliases are read again when this returns.
+
+        chasquid does not say when a reload is over, but it handles signals one after the other:
+        that it takes up a second one proves that the first is done.
+        """
+        async with self._turn:
+            done = await self._until(lambda: self.ready, _READY_WAIT)
+            for _ in range(2):
+                if not done or not self._pid:
+                    break
+                hangups = self._hangups
+                os.kill(self._pid, signal.SIGHUP)
+                done = await self._until(
+                    lambda hangups=hangups: self._hangups > hangups or not self.ready,  # type: ignore[misc]
+                    _RELOAD_WAIT,
+                )
+            # A chasquid that a reload ended has read everything when it is ready again.
+            done = done and await self._until(lambda: self.ready, _READY_WAIT)
+            return {"done": done, **self.status()}
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "ready": self.ready,
+            "pid": self._pid,
+            "seconds": round(time.monotonic() - self._started, 1),
+            "starts": self._starts,
+            "last_words": self._last_words,
+        }
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            command = (await asyncio.wait_for(reader.readline(), 5.0)).decode().strip()
+            if command == "restart":
+                answer = await self.restart()
+            elif command == "reload":
+                answer = await self.reload()
+            elif command == "status":
+                answer = self.status()
+            else:
+                answer = {"error": "unknown command"}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        except (TimeoutError, OSError, ValueError):
+            pass  # whoever asked has gone
+        finally:
+            writer.close()
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """A line, or the first megabyte of one."""
+    try:
+        return await reader.readuntil(b"\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await reader.readexactly(error.consumed)
+
+
+def _is_trouble(text: str) -> bool:
+    """Whether a line of the daemon's own log is more than news: its level comes first."""
+    return not text.startswith(("_ ", ". "))
