@@ -1,0 +1,79 @@
+"""The boot: one path for the first time and every other. Killed anywhere, the next completes it."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+
+import click
+
+from entrypoint import addresses, apply, output, process, reconcile, rights, settings, state
+from entrypoint.dns import render
+from entrypoint.dns.required import required
+from entrypoint.findings import Finding
+from entrypoint.paths import Paths
+from entrypoint.rights import Ids, Owner
+from entrypoint.services import keeper, smtp
+from entrypoint.settings import Settings
+from entrypoint.state import State
+
+
+@click.command("boot", hidden=True)
+def boot() -> None:
+    """Prepare everything, then become supervisord."""
+    asked = settings.load(os.environ)
+    paths, ids = Paths(), Ids.image()
+    apply.hold_instance(paths, ids)
+    mend_rights(paths, ids)
+    news = reconcile.refresh_exchangers(asked, paths, ids)
+    with apply.edit_lock(paths, ids):
+        current, outcome = reconcile.reconcile(asked, paths, ids)
+    announce(asked, paths, current, outcome, news)
+    supervisor = paths.lib / "supervisord.conf"
+    process.replace(["/opt/tambo/bin/supervisord", "-c", str(supervisor)], os.environ)
+
+
+@click.command("run-smtp", hidden=True)
+def run_smtp() -> int:
+    return smtp.main(settings.load(os.environ), Paths(), Ids.image())
+
+
+@click.command("run-keeper", hidden=True)
+def run_keeper() -> int:
+    return keeper.main(settings.load(os.environ), Paths(), Ids.image())
+
+
+def mend_rights(paths: Paths, ids: Ids) -> None:
+    """Give everything to its owner, as after a restore by the host's root."""
+    for folder in (paths.domains, paths.certs, paths.state):
+        rights.mend(folder, ids, Owner.TAMBO)
+    for folder in (paths.queue, paths.mail):
+        rights.mend(folder, ids, Owner.CHASQUID)
+
+
+def announce(
+    asked: Settings,
+    paths: Paths,
+    current: State,
+    outcome: apply.Outcome,
+    news: tuple[Finding, ...],
+) -> None:
+    """Say what was found, what was done and what the owner has to do."""
+    kept = [path for path in outcome.changed if path.is_relative_to(paths.data)]
+    output.log("boot", f"tambo {version('tambo')}: {asked.mail_hostname} for "
+               f"{', '.join(asked.domains)}")  # fmt: skip
+    changes = "1 change" if len(kept) == 1 else f"{len(kept) or 'no'} changes"
+    output.log("boot", f"{changes} in {paths.data}")
+    for path in kept:
+        output.log("boot", f"  made {path}")
+    for finding in (*current.findings, *state.unserved(current, asked.domains), *news):
+        output.log("boot", f"{finding.level.value}: {finding}")
+    output.log(
+        "boot",
+        "TLS: a self-signed certificate. Other mail servers take it; mail programs will warn.",
+    )
+    output.log("boot", "These DNS records are needed (again: docker exec mail dns):")
+    click.echo()
+    click.echo(render.table(required(asked, current, addresses.find(asked))))
+    if not any(current.domain(domain).users for domain in asked.domains):
+        output.log("boot", f"next: docker exec mail add-user i@{asked.domains[0]}")

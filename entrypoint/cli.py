@@ -1,0 +1,82 @@
+"""The verbs, from one table; the only catcher of errors and the only place of exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from entrypoint.errors import Exit, UserError
+
+# verb: module of entrypoint, function. A verb's module is imported when it runs.
+VERBS = {
+    "add-user": ("commands.users", "add_user"),
+    "remove-user": ("commands.users", "remove_user"),
+    "list-users": ("commands.users", "list_users"),
+    "set-password": ("commands.users", "set_password"),
+    "check-password": ("commands.users", "check_password"),
+    "dns": ("commands.dns", "dns"),
+}
+# Not for people: what the container itself runs.
+INTERNAL = {
+    "boot": ("boot", "boot"),
+    "run-smtp": ("boot", "run_smtp"),
+    "run-keeper": ("boot", "run_keeper"),
+    "health": ("commands.health", "health"),
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        found = VERBS.get(name) or INTERNAL.get(name)
+        if not found:
+            return super().get_command(ctx, name)
+        module = importlib.import_module(f"entrypoint.{found[0]}")
+        command: click.Command = getattr(module, found[1])
+        return command
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+def tambo() -> None:
+    """The mail server's verbs. Run them as: docker exec mail VERB …"""
+
+
+@tambo.command(hidden=True)
+def verbs() -> None:
+    """List the verbs, for the image's links."""
+    click.echo("\n".join(VERBS))
+
+
+def main() -> NoReturn:
+    """`tambo VERB …`, or a link named like the verb."""
+    name = Path(sys.argv[0]).name
+    arguments = sys.argv[1:] if name == "tambo" else [name, *sys.argv[1:]]
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one verb; returns its exit status."""
+    try:
+        result = tambo.main(arguments, prog_name="tambo", standalone_mode=False)
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        if isinstance(error, click.UsageError) and error.ctx:
+            click.echo(f"  usage: {error.ctx.command.get_usage(error.ctx)[7:]}", err=True)
+        return error.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        return Exit.WRONG
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("aborted", err=True)
+        return 130
+    return result if isinstance(result, int) else Exit.OK

@@ -1,0 +1,48 @@
+"""What every verb works with, and how it stops being root."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import click
+
+from entrypoint import apply, reconcile, rights, settings, state
+from entrypoint.paths import Paths
+from entrypoint.rights import Ids, Owner
+from entrypoint.settings import Settings
+from entrypoint.state import State
+
+
+@dataclass(frozen=True)
+class Context:
+    settings: Settings
+    paths: Paths
+    ids: Ids
+
+    @classmethod
+    def enter(cls) -> Context:
+        """Read the settings (root may: their files are the host's), then become tambo for good."""
+        context = cls(settings.load(os.environ), Paths(), Ids.image())
+        for folder in (context.paths.domains, context.paths.certs):
+            rights.mend(folder, context.ids, Owner.TAMBO)
+        rights.drop(context.ids, Owner.TAMBO)
+        return context
+
+    def state(self) -> State:
+        return state.load(self.paths)
+
+    @contextmanager
+    def change(self) -> Iterator[State]:
+        """One change of the volume: locked, brought into service at its end.
+
+        Yields the state as it is under the lock; an exception leaves everything as it was.
+        """
+        with apply.edit_lock(self.paths, self.ids):
+            yield state.load(self.paths)
+            _, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
+        note = reconcile.serve(self.paths, outcome.effect)
+        if note:
+            click.echo(f"note: {note}", err=True)
