@@ -1,0 +1,66 @@
+# make demo   the whole thing on this machine, in a small internet of its own
+# make test   every check and every test
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/end-on-fatal rootfs/usr/lib/tambo/mda .ci/run
+REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: engine
+engine: ## a running Docker engine, installed if this is a bare machine
+	@tools/engine.sh
+
+.PHONY: image
+image: engine ## build the image, called tambo
+	@base=$$(tools/base-image.sh); \
+	echo "building the image on $$base"; \
+	docker build -q --build-arg BASE="$$base" --build-arg REVISION=$(REVISION) -t tambo . >/dev/null
+
+.PHONY: demo
+demo: image ## send real mail through a small internet, and show the receiver's verdicts
+	@TAMBO_BASE=$$(tools/base-image.sh) python3 -m tests.world.demo
+
+.PHONY: demo-down
+demo-down: engine ## remove all that the demo made
+	@python3 -m tests.world.demo --down
+
+$(VENV)/done: requirements/dev.txt requirements/build.txt tools/venv.sh
+	@tools/venv.sh $(VENV)
+	@touch $@
+
+.PHONY: check
+check: engine $(VENV)/done ## linters, types, layers, generated files
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/hadolint Dockerfile tests/world/Dockerfile
+	$(BIN)/yamllint --strict .
+	$(BIN)/python -m tools.generate --check
+	printf 'services: {mail: {env_file: !override [.env.example]}}' | docker compose -f compose.yaml -f - config -q
+	WORLD_NET4=198.51.100 WORLD_NET6=2001:db8:7 WORLD_RESOLV_CONF=/dev/null docker compose -f tests/world/compose.yaml config -q
+
+.PHONY: unit
+unit: $(VENV)/done ## the tests that need no engine
+	$(BIN)/pytest -q -m "not image"
+
+.PHONY: test
+test: check image ## everything: what CI runs
+	TAMBO_BASE=$$(tools/base-image.sh) $(BIN)/pytest
+
+.PHONY: generate
+generate: $(VENV)/done ## write .env.example and docs/settings.md from the settings' definitions
+	$(BIN)/python -m tools.generate
+
+.PHONY: lock
+lock: ## pin every dependency by hash
+	tools/lock.sh
