@@ -8,6 +8,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/end-on-fatal rootfs/usr/lib/tambo/mda .ci/run
+# The base image's name, found once, when first needed: the engine must run by then.
+BASE = $(eval BASE := $$(shell tools/base-image.sh))$(or $(BASE),$(error no base image))
 REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 .PHONY: help
@@ -20,13 +22,12 @@ engine: ## a running Docker engine, installed if this is a bare machine
 
 .PHONY: image
 image: engine ## build the image, called tambo
-	@base=$$(tools/base-image.sh); \
-	echo "building the image on $$base"; \
-	docker build -q --build-arg BASE="$$base" --build-arg REVISION=$(REVISION) -t tambo . >/dev/null
+	@echo "building the image on $(BASE)"
+	@docker build -q --build-arg BASE=$(BASE) --build-arg REVISION=$(REVISION) -t tambo . >/dev/null
 
 .PHONY: demo
 demo: image ## send real mail through a small internet, and show the receiver's verdicts
-	@TAMBO_BASE=$$(tools/base-image.sh) python3 -m tests.world.demo
+	@TAMBO_BASE=$(BASE) python3 -m tests.world.demo $(if $(BREAK),--break $(BREAK))
 
 .PHONY: demo-down
 demo-down: engine ## remove all that the demo made
@@ -55,7 +56,7 @@ unit: $(VENV)/done ## the tests that need no engine
 
 .PHONY: test
 test: check image ## everything: what CI runs
-	TAMBO_BASE=$$(tools/base-image.sh) $(BIN)/pytest
+	TAMBO_BASE=$(BASE) $(BIN)/pytest
 
 .PHONY: generate
 generate: $(VENV)/done ## write .env.example and docs/settings.md from the settings' definitions

@@ -1,0 +1,228 @@
+"""`make demo`: tambo in the small internet, real mail through it, a real receiver's verdicts.
+
+    python3 -m tests.world.demo [--break dkim|spf|ptr] [--down]
+
+Exit status 0 only if every verdict passes. It has its own containers (tambo-demo…), network and
+volume: nothing of a mail server that runs on this machine is touched. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.world.world import Delivery, Net, World, WorldError
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "tambo-demo"
+NET = Net("198.51.100", "2001:db8:d")
+DOMAIN, HOST = "example.com", "smtp.example.com"
+SENDER = f"i@{DOMAIN}"
+START = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Message:
+    """One mail of the demo: how it is submitted, and by which family it must leave."""
+
+    title: str
+    port: int
+    to: str
+    address: str  # from which the receiver must see it come
+
+
+MESSAGES = (
+    Message("587 with STARTTLS, leaves by IPv4", 587, "you@v4.example.net", NET.v4(10)),
+    Message("465 with TLS, leaves by IPv4", 465, "you@v4.example.net", NET.v4(10)),
+    Message("465 with TLS, leaves by IPv6", 465, "you@v6.example.net", NET.v6(10)),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__.partition("\n")[0])
+    parser.add_argument("--down", action="store_true", help="remove all that the demo made")
+    parser.add_argument("--break", dest="broken", choices=["dkim", "spf", "ptr"], default="",
+                        help="spoil this in DNS, to see that it is noticed")  # fmt: skip
+    options = parser.parse_args()
+    world = World(NAME, NET)
+    try:
+        if options.down:
+            down(world)
+            say("removed the demo's containers, network and volume")
+            return 0
+        return demo(world, options.broken)
+    except (WorldError, DemoError) as error:
+        say(f"error: {error}")
+        return 1
+
+
+class DemoError(Exception):
+    """The demo could not go on; the message holds what the failing command said."""
+
+
+def demo(world: World, broken: str) -> int:
+    base = os.environ.get("TAMBO_BASE", "debian:trixie-slim")
+    say("building the small internet's image")
+    world.build(base)
+    say("starting it: name servers, a resolver, a receiving mail server, a certificate authority")
+    world.up()
+    say("starting tambo")
+    compose("up", "-d", "--wait", world=world)
+
+    say(f"loading the DNS zone that tambo prints into the name server of {DOMAIN}")
+    zone = tambo("dns", "--format", "zone")
+    if broken in ("dkim", "spf"):
+        zone = spoil(zone, broken)
+    world.load_zone(DOMAIN, zone)
+    for address in (NET.v4(10), NET.v6(10)):
+        if broken == "ptr":
+            world.remove_ptr(address)
+        else:
+            world.set_ptr(address, HOST)
+
+    say(f"adding the user {SENDER}")
+    secret = credentials()
+    say("sending three messages with a real mail client (swaks)")
+    subjects = [submit(world, message, secret) for message in MESSAGES]
+    say("waiting for the receiver's verdicts")
+    failures: list[str] = []
+    for message, subject in zip(MESSAGES, subjects, strict=True):
+        [delivery] = world.wait_for(subject=subject, timeout=60)
+        failures += report(message, delivery)
+    print()
+    if failures:
+        say(f"FAILED: {len(failures)} of the verdicts:")
+        for failure in failures:
+            print(f"    {failure}")
+        return 1
+    say("every verdict passes")
+    print(AFTERWARDS)
+    return 0
+
+
+AFTERWARDS = f"""
+Look around:   docker exec {NAME} tambo --help      docker logs {NAME}
+Break it:      make demo BREAK=dkim                  (or spf, ptr)
+Remove it:     make demo-down
+
+For a real domain, on a server with a public address and port 25 open:
+    cp .env.example .env        and set MAIL_HOSTNAME, such as smtp.your-domain
+    docker compose up -d
+    docker logs mail            prints the DNS records to enter
+    docker exec mail add-user i@your-domain
+README.md has the ten steps."""
+
+
+def report(message: Message, delivery: Delivery) -> list[str]:
+    """Print the receiver's verdicts on one message; returns what failed."""
+    print(f"\n  {message.title}")
+    failures = []
+    for name, value, good in verdicts(message, delivery):
+        print(f"    {name:<6} {value:<60} {'ok' if good else 'FAILED'}")
+        if not good:
+            failures.append(f"{name}: {value}  ({message.title})")
+    return failures
+
+
+def verdicts(message: Message, delivery: Delivery) -> Iterator[tuple[str, str, bool]]:
+    yield "spf", delivery.spf, delivery.spf == "pass"
+    for algorithm in ("rsa-sha256", "ed25519-sha256"):
+        found = {key: value for key, value in delivery.dkim.items() if key.startswith(algorithm)}
+        value = ", ".join(f"{value} {key}" for key, value in found.items()) or f"no {algorithm}"
+        yield "dkim", value, list(found.values()) == ["pass"]
+    yield "dmarc", delivery.dmarc, delivery.dmarc == "pass"
+    version, cipher = delivery.tls_version, delivery.tls_cipher
+    yield "TLS", f"{version} {cipher}", version in ("TLSv1.2", "TLSv1.3")
+    name, address = delivery.client_name, delivery.client_address
+    yield "PTR", f"{name} [{address}]", name == HOST and address == message.address
+
+
+def spoil(zone: str, what: str) -> str:
+    """The zone with one thing wrong in it, as a slip in a DNS console would make it."""
+    if what == "spf":
+        return zone.replace(f"a:{HOST}", "a:elsewhere.example.com")
+    # Another key, still a valid one: the Ed25519 key of RFC 8463's example.
+    lines = []
+    for line in zone.splitlines():
+        if "k=ed25519" in line:
+            head = line.partition("p=")[0]
+            line = f'{head}p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="'
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def credentials() -> str:
+    """The user's secret, a new one if the user is there from an earlier run."""
+    known = [user["address"] for user in json.loads(tambo("list-users", "--json"))]
+    verb = "set-password" if SENDER in known else "add-user"
+    secret: str = json.loads(tambo(verb, SENDER, "--json"))["secret"]
+    return secret
+
+
+def submit(world: World, message: Message, secret: str) -> str:
+    """Hand one message to tambo as a mail program does; returns its subject."""
+    subject = f"demo {uuid.uuid4().hex[:12]}"
+    security = "--tls-on-connect" if message.port == 465 else "--tls"
+    # swaks asks for the password on standard input: it is in nobody's list of processes.
+    world.exec(
+        "resolver", "swaks", "--silent", "2", "--server", HOST, "--port", str(message.port),
+        security, "--auth", "PLAIN", "--auth-user", SENDER, "--protect-prompt",
+        "--from", SENDER, "--to", message.to, "--h-From", f"Demo <{SENDER}>",
+        "--h-Subject", subject, "--body", "It works.", "--helo", "client.example.com",
+        input=f"{secret}\n",
+    )  # fmt: skip
+    return subject
+
+
+def down(world: World) -> None:
+    compose("down", "--volumes", "--timeout", "5", world=world)
+    world.down()
+
+
+def compose(*argv: str, world: World) -> str:
+    """docker compose on tambo's own file with the world's laid over it."""
+    environ = {
+        **os.environ,
+        "TAMBO_NAME": NAME,
+        "TAMBO_NETWORK": world.network,
+        "WORLD_NET4": NET.net4,
+        "WORLD_NET6": NET.net6,
+        "WORLD_RESOLV_CONF": str(world.resolv_conf),
+    }
+    files = ("-f", str(ROOT / "compose.yaml"), "-f", str(ROOT / "tests/world/tambo.yaml"))
+    return docker("compose", "-p", f"{NAME}-mail", *files, *argv, environ=environ)
+
+
+def tambo(*argv: str) -> str:
+    return docker("exec", NAME, *argv)
+
+
+def docker(*argv: str, environ: dict[str, str] | None = None) -> str:
+    command = shutil.which("docker")
+    if not command:
+        msg = "the docker command is missing; run: make engine"
+        raise DemoError(msg)
+    done = subprocess.run(  # noqa: S603
+        [command, *argv], env=environ, text=True, capture_output=True, check=False, timeout=180
+    )
+    if done.returncode:
+        msg = f"docker {' '.join(argv[:6])} … ended with {done.returncode}:\n{done.stderr.strip()}"
+        raise DemoError(msg)
+    return done.stdout
+
+
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - START:5.1f} s] {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
