@@ -5,6 +5,7 @@ Killed at any moment, a file is the old one or the new one, and the next run com
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -55,7 +56,7 @@ def make(missing: Iterable[MissingKey | MissingCertificate], ids: Ids) -> tuple[
     made: list[Path] = []
 
     def keep(path: Path, content: bytes) -> None:
-        _folder(Folder(path.parent, Owner.TAMBO, Owner.TAMBO, 0o700), ids)
+        own_folder(path.parent, ids)
         write(path, content, ids)
         made.append(path)
 
@@ -74,6 +75,38 @@ def make(missing: Iterable[MissingKey | MissingCertificate], ids: Ids) -> tuple[
 def write(path: Path, content: bytes, ids: Ids) -> None:
     """One file of tambo's own, 0600. Caller holds the edit lock."""
     _file(File(path, content, Owner.TAMBO, Owner.TAMBO, 0o600), ids)
+
+
+def own_folder(path: Path, ids: Ids) -> None:
+    """A folder of tambo's own, 0700, with what is above it."""
+    _folder(Folder(path, Owner.TAMBO, Owner.TAMBO, 0o700), ids)
+
+
+def install_pair(folder: Path, chain: bytes, key: bytes, ids: Ids) -> None:
+    """Put a certificate and its key in place together. Caller holds the edit lock.
+
+    Whoever opens the folder finds the old pair or the new one: the two folders change places in
+    one step, where the file system can do that; else the files follow each other.
+    """
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    for path in (aside, folder):
+        own_folder(path, ids)
+    for name, content in ((certs.CHAIN, chain), (certs.KEY, key)):
+        write(aside / name, content, ids)
+    if not _exchange(aside, folder):
+        for name in (certs.KEY, certs.CHAIN):
+            (aside / name).replace(folder / name)
+        _sync(folder)
+    _sync(folder.parent)
+    shutil.rmtree(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders' names (renameat2(2), RENAME_EXCHANGE); False if that cannot be done."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_cwd, exchange = -100, 2
+    return bool(libc.renameat2(at_cwd, bytes(one), at_cwd, bytes(other), exchange) == 0)
 
 
 def remove(path: Path) -> None:
@@ -139,6 +172,16 @@ def _remove_others(plan: Plan) -> list[tuple[Path, Effect]]:
                 path.unlink()
             removed.append((path, effects.get(name, Effect.RESTART)))
     return removed
+
+
+@contextmanager
+def acme_lock(paths: Paths, ids: Ids) -> Iterator[bool]:
+    """Hold the lock of certificate issuing; yields whether it was free."""
+    fd = _lock_file(paths.acme_lock, ids)
+    try:
+        yield _try_lock(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import version
 
 import click
 
-from entrypoint import addresses, apply, output, process, reconcile, rights, settings, state
+from entrypoint import addresses, apply, output, process, reconcile, rights, settings
 from entrypoint.dns import render
 from entrypoint.dns.required import required
-from entrypoint.findings import Finding
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids, Owner
 from entrypoint.services import keeper, smtp
@@ -25,12 +25,11 @@ def boot() -> None:
     paths, ids = Paths(), Ids.image()
     apply.hold_instance(paths, ids)
     mend_rights(paths, ids)
-    news = reconcile.refresh_exchangers(asked, paths, ids)
+    reconcile.refresh_exchangers(asked, paths, ids)
     with apply.edit_lock(paths, ids):
         current, outcome = reconcile.reconcile(asked, paths, ids)
-    announce(asked, paths, current, outcome, news)
-    supervisor = paths.lib / "supervisord.conf"
-    process.replace(["/opt/tambo/bin/supervisord", "-c", str(supervisor)], os.environ)
+    announce(asked, paths, current, outcome)
+    process.replace([sys.executable, "-m", "entrypoint.services.init"], os.environ)
 
 
 @click.command("run-smtp", hidden=True)
@@ -45,7 +44,7 @@ def run_keeper() -> int:
 
 def mend_rights(paths: Paths, ids: Ids) -> None:
     """Give everything to its owner, as after a restore by the host's root."""
-    for folder in (paths.domains, paths.certs, paths.state):
+    for folder in (paths.domains, paths.certs, paths.acme, paths.reload, paths.state):
         rights.mend(folder, ids, Owner.TAMBO)
     for folder in (paths.queue, paths.mail):
         rights.mend(folder, ids, Owner.CHASQUID)
@@ -56,9 +55,8 @@ def announce(
     paths: Paths,
     current: State,
     outcome: apply.Outcome,
-    news: tuple[Finding, ...],
 ) -> None:
-    """Say what was found, what was done and what the owner has to do."""
+    """Say what was done and what the owner has to do. What is wrong the keeper says, in seconds."""
     kept = [path for path in outcome.changed if path.is_relative_to(paths.data)]
     output.log("boot", f"tambo {version('tambo')}: {asked.mail_hostname} for "
                f"{', '.join(asked.domains)}")  # fmt: skip
@@ -66,14 +64,24 @@ def announce(
     output.log("boot", f"{changes} in {paths.data}")
     for path in kept:
         output.log("boot", f"  made {path}")
-    for finding in (*current.findings, *state.unserved(current, asked.domains), *news):
-        output.log("boot", f"{finding.level.value}: {finding}")
-    output.log(
-        "boot",
-        "TLS: a self-signed certificate. Other mail servers take it; mail programs will warn.",
-    )
+    output.log("boot", certificate_news(asked, current))
     output.log("boot", "These DNS records are needed (again: docker exec mail dns):")
     click.echo()
     click.echo(render.table(required(asked, current, addresses.find(asked))))
     if not any(current.domain(domain).users for domain in asked.domains):
         output.log("boot", f"next: docker exec mail add-user i@{asked.domains[0]}")
+
+
+def certificate_news(asked: Settings, current: State) -> str:
+    """One line on what clients will see, and how to get better."""
+    real = [item for item in current.certificates.values() if item.covers(asked.mail_hostname)]
+    if asked.tls_mode == "self-signed":
+        return (
+            "TLS: a self-signed certificate. Other mail servers take it, mail programs will warn. "
+            "A trusted one comes by itself when ACME_DNS (DNS provider) or TLS=http (port 80) is "
+            "set: docs/certificates.md"
+        )
+    if not real:
+        return "TLS: a self-signed certificate, until the first one is issued (docker logs mail)"
+    until = max(item.not_after for item in real)
+    return f"TLS: the certificate of {asked.mail_hostname} is valid until {until:%Y-%m-%d}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,9 +24,20 @@ class Certificate:
     """A chain and its private key, both PEM, known to belong together."""
 
     names: tuple[str, ...]
+    issuer: str
+    not_before: datetime
     not_after: datetime
     chain: bytes = field(repr=False)
     key: bytes = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the leaf, hexadecimal."""
+        return x509.load_pem_x509_certificate(self.chain).fingerprint(hashes.SHA256()).hex()
+
+    @property
+    def lifetime(self) -> timedelta:
+        return self.not_after - self.not_before
 
     def covers(self, name: Domain) -> bool:
         return name in self.names or f"*.{name.parent}" in self.names
@@ -49,7 +61,26 @@ def load(chain: bytes, key: bytes) -> Certificate:
         msg = "the certificate names no host (no subjectAltName)"
         raise ValueError(msg) from None
     names = tuple(extension.value.get_values_for_type(x509.DNSName))
-    return Certificate(names, leaf.not_valid_after_utc, chain, key)
+    # Some authorities leave the common name out, Pebble all of it.
+    issuer = leaf.issuer.rfc4514_string() or "unnamed"
+    return Certificate(
+        names, issuer, leaf.not_valid_before_utc, leaf.not_valid_after_utc, chain, key
+    )
+
+
+def ari_identifier(certificate: Certificate) -> str | None:
+    """How a certificate is named to the authority's renewal information (RFC 9773 4.1)."""
+    leaf = x509.load_pem_x509_certificate(certificate.chain)
+    try:
+        extension = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return None
+    if not extension.value.key_identifier:
+        return None
+    # The serial number as DER has it: with a leading zero octet if its first bit is set.
+    serial = leaf.serial_number.to_bytes(leaf.serial_number.bit_length() // 8 + 1)
+    parts = (extension.value.key_identifier, serial)
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
 
 
 def self_signed(names: Sequence[Domain]) -> Certificate:

@@ -19,6 +19,8 @@ VERBS = {
     "set-password": ("commands.users", "set_password"),
     "check-password": ("commands.users", "check_password"),
     "dns": ("commands.dns", "dns"),
+    "list-certs": ("commands.certs", "list_certs"),
+    "renew-cert": ("commands.certs", "renew_cert"),
 }
 # Not for people: what the container itself runs.
 INTERNAL = {
@@ -43,6 +45,7 @@ class _Verbs(click.Group):
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tambo", message="%(prog)s %(version)s")
 def tambo() -> None:
     """The mail server's verbs. Run them as: docker exec mail VERB …"""
 

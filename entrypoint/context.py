@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from entrypoint import apply, reconcile, rights, settings, state
+from entrypoint import apply, reconcile, renewal, rights, settings, state
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids, Owner
 from entrypoint.settings import Settings
@@ -28,7 +28,7 @@ class Context:
         context = cls(settings.load(os.environ), Paths(), Ids.image())
         for folder in (context.paths.domains, context.paths.certs):
             rights.mend(folder, context.ids, Owner.TAMBO)
-        rights.drop(context.ids, Owner.TAMBO)
+        rights.drop(context.ids, Owner.TAMBO, keep=renewal.capabilities(context.settings))
         return context
 
     def state(self) -> State:

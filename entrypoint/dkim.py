@@ -84,6 +84,12 @@ def load(selector: Selector, pem: bytes) -> DkimKey:
     except (ValueError, TypeError):
         msg = "the private key is damaged"
         raise ValueError(msg) from None
+    # Written anew: what else stands in the file, chasquid may take for the key.
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
     match key:
         case rsa.RSAPrivateKey():
             if key.key_size < 1024:

@@ -14,12 +14,16 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing worth saying about what was looked at. `id` is stable: scripts may match it."""
+    """One thing worth saying about what was looked at. `id` is stable: scripts may match it.
+
+    `subject` says of what, where there are several: with `id` it tells a finding from another.
+    """
 
     id: str
     level: Level
     message: str
     fix: str = ""
+    subject: str = ""
 
     def __str__(self) -> str:
         fix = f" Fix: {self.fix}" if self.fix else ""

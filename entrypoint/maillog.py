@@ -36,5 +36,7 @@ class Joiner:
 
 def clean(text: str) -> str:
     """What a remote may have said, without a way to move a terminal's cursor."""
-    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    text = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
     return text if len(text) <= _MAX_LINE else f"{text[:_MAX_LINE]}…"

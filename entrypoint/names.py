@@ -16,8 +16,9 @@ from publicsuffixlist import PublicSuffixList
 from pydantic_core import CoreSchema, core_schema
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# RFC 5321 4.1.2 Dot-string, less what a shell or a path could trip over.
-_LOCAL = re.compile(r"[a-z0-9!#&'*+=?^_{|}~-]+(\.[a-z0-9!#&'*+=?^_{|}~-]+)*")
+# RFC 5321 4.1.2 Dot-string, less what a shell, a path or chasquid's aliases file could trip over:
+# there a leading | is a command, and * means any name.
+_LOCAL = re.compile(r"[a-z0-9!#&'+=?^_{}~-]+(\.[a-z0-9!#&'+=?^_{}~-]+)*")
 _LOGIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _SHOWN = 60
 
@@ -25,7 +26,9 @@ _SHOWN = 60
 def shown(text: str) -> str:
     """`text` fit for a message: printable, quoted, short."""
     clean = ascii(text)
-    return clean if len(clean) <= _SHOWN else f"{clean[:_SHOWN]}…' ({len(text)} characters)"
+    if len(clean) <= _SHOWN:
+        return clean
+    return f"{clean[:_SHOWN]}…{clean[0]} ({len(text)} characters)"
 
 
 class _Name(str):
@@ -60,8 +63,8 @@ class Domain(_Name):
         if not name.isascii():
             try:
                 name = idna.encode(name, uts46=True).decode("ascii")
-            except idna.IDNAError as error:
-                msg = f"{shown(text)} is not a valid internationalized domain name: {error}"
+            except idna.IDNAError:
+                msg = f"{shown(text)} is not a valid internationalized domain name (IDNA 2008)"
                 raise ValueError(msg) from None
         labels = name.split(".")
         bad = next((label for label in labels if not _LABEL.fullmatch(label)), None)
@@ -75,8 +78,8 @@ class Domain(_Name):
             if label.startswith("xn--"):
                 try:
                     idna.decode(label)
-                except idna.IDNAError as error:
-                    msg = f"{shown(text)} has a label that is not valid punycode: {error}"
+                except idna.IDNAError:
+                    msg = f"{shown(text)}: {shown(label)} is not the xn-- form of any name"
                     raise ValueError(msg) from None
         if len(name) > 253:
             msg = f"{shown(text)} is longer than a domain name's 253 characters"
@@ -119,6 +122,9 @@ class Address(_Name):
         if not at or not local:
             msg = f"{shown(text)} is not an e-mail address; write it as i@example.com"
             raise ValueError(msg)
+        if "@" in local:
+            msg = f"{shown(text)} has more than one @; one address is needed, such as i@example.com"
+            raise ValueError(msg)
         local = local.lower()
         if len(local) > 64 or not _LOCAL.fullmatch(local):
             msg = (
@@ -158,15 +164,18 @@ class Login(Address):
 
 
 class Selector(_Name):
-    """A DKIM selector (RFC 6376 3.1), one DNS label, short enough to grow an algorithm's letter."""
+    """A DKIM selector (RFC 6376 3.1) of one DNS label."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
         name = text.strip().lower()
-        if not _LABEL.fullmatch(name) or len(name) > 40:
-            msg = f"{shown(text)} is not a selector: 1 to 40 letters, digits or hyphens"
+        if not _LABEL.fullmatch(name):
+            msg = (
+                f"{shown(text)} is not a selector: 1 to 63 letters, digits or hyphens, with no "
+                "hyphen at its ends"
+            )
             raise ValueError(msg)
         return cls(name)
 

@@ -39,6 +39,16 @@ class Paths:
     def certs(self) -> Path:
         return self.data / "certs"
 
+    @property
+    def acme(self) -> Path:
+        """acme.sh's configuration homes, one a domain."""
+        return self.data / "acme"
+
+    @property
+    def reload(self) -> Path:
+        """Executables of the owner's, run after a certificate has changed."""
+        return self.data / "reload"
+
     # the volume, chasquid's part
 
     @property
@@ -66,6 +76,20 @@ class Paths:
         return self.state / "mx.json"
 
     @property
+    def issues(self) -> Path:
+        """What is remembered of each certificate's issuing: next try, last error."""
+        return self.state / "certs"
+
+    @property
+    def reloads(self) -> Path:
+        """Reload executables that have yet to run, or to succeed."""
+        return self.state / "reload.json"
+
+    @property
+    def acme_lock(self) -> Path:
+        return self.state / "acme.lock"
+
+    @property
     def instance_lock(self) -> Path:
         return self.state / "instance.lock"
 
@@ -88,3 +112,13 @@ class Paths:
     def problems(self) -> Path:
         """What the health check reports: a JSON list of texts, the keeper's."""
         return self.run / "problems.json"
+
+    @property
+    def ca_bundle(self) -> Path:
+        """The public roots and those of ACME_CA_BUNDLE, in one file."""
+        return self.run / "ca-bundle.pem"
+
+    @property
+    def challenges(self) -> Path:
+        """What the HTTP-01 responder serves."""
+        return self.run / "acme-challenge"

@@ -26,6 +26,10 @@ REPORTS = ("rua", "ruf")
 NO_EXCHANGER_YET = Domain("mx-not-known-yet.invalid")
 
 
+# chasquid's folder of the certificate that clients without SNI get.
+DEFAULT = "0-default"
+
+
 class Effect(IntEnum):
     """What chasquid needs after a change; the larger one includes the smaller."""
 
@@ -90,7 +94,7 @@ def missing(
                 _may_be(selector, algorithm) for selector in have.damaged
             ):
                 continue
-            selector = Selector(f"{prefix}{algorithm.letter}")
+            selector = _free(prefix, algorithm, have.selectors)
             path = paths.domain(domain) / file_name(selector)
             found.append(MissingKey(domain, selector, algorithm, path))
     if not state.self_signed or not all(
@@ -98,6 +102,12 @@ def missing(
     ):
         found.append(MissingCertificate(_served_names(settings), paths.certs / certs.SELF_SIGNED))
     return tuple(found)
+
+
+def _free(prefix: str, algorithm: Algorithm, taken: frozenset[str]) -> Selector:
+    """The first selector of this prefix that no key has, whatever that key is."""
+    names = (f"{prefix}{number or ''}{algorithm.letter}" for number in (0, *range(2, 100)))
+    return Selector(next(name for name in names if name not in taken))
 
 
 def _may_be(selector: str, algorithm: Algorithm) -> bool:
@@ -119,14 +129,39 @@ def _served_names(settings: Settings) -> tuple[Domain, ...]:
     return tuple(dict.fromkeys((Domain(settings.mail_hostname), *settings.domains)))
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A certificate to have issued: `name` is its folder, `names` what it covers, first the name.
+
+    `zone` is the domain whose DNS provider answers for it.
+    """
+
+    name: Domain
+    names: tuple[str, ...]
+    zone: Domain
+
+
+def wanted(settings: Settings) -> tuple[Wanted, ...]:
+    """The certificates that acme.sh is to keep."""
+    host = Domain(settings.mail_hostname)
+    if settings.tls_mode == "http":
+        return (Wanted(host, (host,), host),)
+    if settings.tls_mode != "dns":
+        return ()
+    found = [Wanted(domain, (domain, f"*.{domain}"), domain) for domain in settings.domains]
+    if host not in settings.domains and host.parent not in settings.domains:
+        found.append(Wanted(host, (host,), settings.host_zone))
+    return tuple(found)
+
+
 def build(settings: Settings, state: State, paths: Paths) -> Plan:
     """Needs the key material to be there already: see `missing`."""
     return Plan(
-        folders=(*_volume(settings, paths), *_rendered_folders(settings, paths)),
+        folders=(*_volume(settings, state, paths), *_rendered_folders(settings, state, paths)),
         files=(
             *_good_copies(settings, state, paths),
             *_configuration(settings, paths),
-            *_certificates(state, paths),
+            *_certificates(settings, state, paths),
             *(
                 file
                 for domain in _local_domains(settings)
@@ -142,22 +177,27 @@ def _local_domains(settings: Settings) -> tuple[Domain, ...]:
     return tuple(dict.fromkeys((*settings.domains, Domain(settings.mail_hostname))))
 
 
-def _volume(settings: Settings, paths: Paths) -> Iterator[Folder]:
+def _volume(settings: Settings, state: State, paths: Paths) -> Iterator[Folder]:
     tambo, chasquid = Owner.TAMBO, Owner.CHASQUID
     # chasquid passes through to its own two folders, and can list nothing on the way.
     yield Folder(paths.data, tambo, chasquid, 0o710)
-    own = [paths.domains, paths.certs, paths.certs / certs.SELF_SIGNED, paths.state, paths.good]
+    own = [
+        paths.domains, paths.certs, paths.certs / certs.SELF_SIGNED, paths.acme, paths.reload,
+        paths.state, paths.good, paths.good / "certs", paths.issues,
+    ]  # fmt: skip
     for domain in settings.domains:
         own += [paths.domain(domain), paths.good / domain]
+    own += [paths.good / "certs" / name for name in state.certificates]
     for path in own:
         yield Folder(path, tambo, tambo, 0o700)
     for path in (paths.queue, paths.mail):
         yield Folder(path, chasquid, chasquid, 0o700)
 
 
-def _rendered_folders(settings: Settings, paths: Paths) -> Iterator[Folder]:
+def _rendered_folders(settings: Settings, state: State, paths: Paths) -> Iterator[Folder]:
     root = paths.chasquid
-    names = [root, root / "certs", root / "certs" / "0-default", root / "domains"]
+    names = [root, root / "certs", root / "domains"]
+    names += [root / "certs" / name for name in served_certificates(settings, state)]
     names += [root / "domains" / domain for domain in _local_domains(settings)]
     yield Folder(paths.run, Owner.TAMBO, Owner.CHASQUID, 0o750)
     for path in names:
@@ -174,6 +214,9 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
     def keep(path: Path, content: bytes) -> File:
         return File(path, content, Owner.TAMBO, Owner.TAMBO, 0o600)
 
+    for name, certificate in state.certificates.items():
+        yield keep(paths.good / "certs" / name / certs.CHAIN, certificate.chain)
+        yield keep(paths.good / "certs" / name / certs.KEY, certificate.key)
     for domain in settings.domains:
         have, folder = state.domain(domain), paths.good / domain
         if have.users:
@@ -197,16 +240,36 @@ def _configuration(settings: Settings, paths: Paths) -> Iterator[File]:
     yield _rendered(paths.chasquid / "chasquid.conf", text.encode(), Effect.RESTART)
 
 
-def _certificates(state: State, paths: Paths) -> Iterator[File]:
-    if state.self_signed:
-        # Without SNI chasquid serves the first folder: this one must sort before any domain.
-        folder = paths.chasquid / "certs" / "0-default"
-        yield _rendered(folder / certs.CHAIN, state.self_signed.chain, Effect.RESTART)
-        yield _rendered(folder / certs.KEY, state.self_signed.key, Effect.RESTART)
+def _certificates(settings: Settings, state: State, paths: Paths) -> Iterator[File]:
+    for name, certificate in served_certificates(settings, state).items():
+        folder = paths.chasquid / "certs" / name
+        yield _rendered(folder / certs.CHAIN, certificate.chain, Effect.RESTART)
+        yield _rendered(folder / certs.KEY, certificate.key, Effect.RESTART)
+
+
+def served_certificates(settings: Settings, state: State) -> dict[str, certs.Certificate]:
+    """What chasquid serves, by the name of its folder.
+
+    Without SNI it serves the first folder, so the host name's certificate is called 0-default,
+    which sorts before any domain. The self-signed one stands in until there is a better one.
+    """
+    real = state.certificates if settings.tls_mode != "self-signed" else {}
+    host = settings.mail_hostname
+    covering = [name for name in real if real[name].covers(host)]
+    best = max(covering, key=lambda name: real[name].not_after, default=None)
+    served: dict[str, certs.Certificate] = {}
+    if best:
+        served[DEFAULT] = real[best]
+    elif state.self_signed:
+        served[DEFAULT] = state.self_signed
+    served.update({name: real[name] for name in real if name != best})
+    return served
 
 
 def _domain_files(settings: Settings, state: State, paths: Paths, domain: Domain) -> Iterator[File]:
-    have, folder = state.domain(domain), paths.chasquid / "domains" / domain
+    # A folder of the host's own name does not serve, unless that is one of MAIL_DOMAINS.
+    have = state.domain(domain) if domain in settings.domains else DomainState()
+    folder = paths.chasquid / "domains" / domain
     receives = domain in settings.receiving or domain == settings.mail_hostname
     if receives:
         users = served_users(have)

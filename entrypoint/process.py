@@ -6,7 +6,10 @@ import ctypes
 import fcntl
 import os
 import signal
-from collections.abc import Mapping, Sequence
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 _FIRST_FD = 3  # sd_listen_fds(3): passed sockets start here
@@ -58,3 +61,46 @@ def spawn_with_sockets(
         os.execve(argv[0], list(argv), environment)  # noqa: S606 (no shell, fixed arguments)
     finally:
         os._exit(127)
+
+
+def run(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    timeout: float,
+    on_line: Callable[[str], None],
+) -> int:
+    """Run a program to its end, its output line by line; returns its status, 124 on time-out.
+
+    It has no input, the environment given and nothing else, and a process group of its own: on a
+    time-out (seconds) all of it is killed. It dies with the thread that called this.
+    """
+    with subprocess.Popen(  # noqa: S603 (no shell, arguments are checked types)
+        ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *argv],
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as child:
+        expired = threading.Event()
+
+        def kill() -> None:
+            expired.set()
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+
+        timer = threading.Timer(timeout, kill)
+        timer.start()
+        try:
+            assert child.stdout is not None  # noqa: S101 (a pipe was asked for)
+            for line in child.stdout:
+                on_line(line.rstrip("\n"))
+            status = child.wait()
+        finally:
+            timer.cancel()
+            if child.poll() is None:
+                kill()
+    return 124 if expired.is_set() else status

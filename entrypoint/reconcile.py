@@ -82,6 +82,7 @@ def _points_here(settings: Settings, domain: Domain) -> Finding:
         f"The MX of {domain} is {settings.mail_hostname}, this server, but {domain} is not one of "
         "MAIL_RECEIVE: mail to it waits in the queue.",
         f"add {domain} to MAIL_RECEIVE, or point its MX at its mailbox provider",
+        domain,
     )
 
 
@@ -92,4 +93,5 @@ def _unknown(domain: Domain, reason: str, *, kept: bool) -> Finding:
         Level.WARN,
         f"The MX of {domain} could not be looked up ({reason}); {serves}.",
         "look at the name servers in /etc/resolv.conf of this host",
+        domain,
     )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
-from collections.abc import Mapping
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import Path
+
+_PR_SET_KEEPCAPS = 8  # prctl(2)
+_CAPABILITY_VERSION = 0x20080522  # the third, of 64 bits (capget(2))
 
 
 class Owner(Enum):
@@ -34,19 +40,67 @@ class Ids:
         )
 
 
-def drop(ids: Ids, owner: Owner) -> None:
+class Capability(IntEnum):
+    """Those that a program may have to keep (linux/capability.h)."""
+
+    DAC_OVERRIDE = 1  # to read certificates that only the host's root may
+    NET_BIND_SERVICE = 10  # to bind port 80
+
+
+def drop(ids: Ids, owner: Owner, keep: Collection[Capability] = ()) -> None:
     """Become `owner` for good; a no-op unless root.
 
     tambo also joins chasquid's group, so that it may hand files to it. All capabilities go with
-    the UID (capabilities(7), "effect of user ID changes"), and no-new-privileges keeps them away.
+    the UID (capabilities(7), "effect of user ID changes") but those to `keep`, which `raised`
+    makes effective; programs that are started get none, and no-new-privileges keeps them away.
     """
     if os.geteuid() != 0:
         return
     extra = [ids.groups[Owner.CHASQUID]] if owner is Owner.TAMBO else []
     os.setgroups(extra)
     os.setgid(ids.groups[owner])
+    libc = ctypes.CDLL(None, use_errno=True)
+    if keep:
+        libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setuid(ids.users[owner])
+    if keep:
+        _set_capabilities(permitted=keep, effective=())
     os.umask(0o077)
+
+
+@contextmanager
+def raised(*capabilities: Capability) -> Iterator[None]:
+    """Use kept capabilities for a moment, in this thread; a no-op if they were not kept."""
+    permitted = _permitted()
+    usable = [item for item in capabilities if item in permitted]
+    if os.geteuid() == 0 or not usable:
+        yield
+        return
+    _set_capabilities(permitted=permitted, effective=usable)
+    try:
+        yield
+    finally:
+        _set_capabilities(permitted=permitted, effective=())
+
+
+def _permitted() -> tuple[Capability, ...]:
+    status = Path("/proc/thread-self/status").read_text()
+    bits = int(status.partition("CapPrm:")[2].split()[0], 16)
+    return tuple(item for item in Capability if bits >> item & 1)
+
+
+def _set_capabilities(
+    *, permitted: Collection[Capability], effective: Collection[Capability]
+) -> None:
+    """capset(2) of the calling thread. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    masks = [sum(1 << item for item in group) for group in (effective, permitted)]
+    # Two sets of effective, permitted, inheritable: the low and the high 32 bits.
+    data = struct.pack("6I", *masks, 0, 0, 0, 0)
+    if libc.capset(header, data) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "capset")
 
 
 def give(name: str | Path, uid: int, gid: int, mode: int | None, dir_fd: int | None = None) -> bool:

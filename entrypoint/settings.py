@@ -8,12 +8,21 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
+from entrypoint import dnsapi
 from entrypoint.errors import Exit, UserError
 from entrypoint.names import (
     Address,
@@ -21,13 +30,48 @@ from entrypoint.names import (
     Hostname,
     Selector,
     is_public_suffix,
+    organizational_domain,
     public_ip,
     shown,
 )
 
 _MAX_VALUE = 8192  # characters; a value that long is a file pasted by mistake
 _MAX_FILE = 65536  # bytes of a NAME_FILE
+_MAX_PREFIX = 40  # characters of DKIM_SELECTOR: a key's letter follows, and DNS stops at 63
 _T = TypeVar("_T")
+
+
+def _path(value: Any) -> Any:
+    if isinstance(value, str):
+        path = value.strip()
+        if not re.fullmatch(r"/[A-Za-z0-9_./@+-]*", path) or ".." in path.split("/"):
+            msg = f"{shown(value)} is not an absolute path of letters, digits and . _ / @ + -"
+            raise ValueError(msg)
+        return PurePosixPath(path)
+    return value
+
+
+def _hook_name(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"[a-z0-9_]{1,40}", value := value.strip()):
+        msg = f"{shown(value)} is not the name of an acme.sh hook, such as dns_cf"
+        raise ValueError(msg)
+    return value
+
+
+def _acme_server(value: Any) -> Any:
+    if isinstance(value, str):
+        value = value.strip()
+        if not re.fullmatch(r"[a-z0-9_]{1,40}|https://[A-Za-z0-9./:_-]{1,200}", value):
+            msg = f"{shown(value)} is neither a name such as letsencrypt nor an https:// URL"
+            raise ValueError(msg)
+    return value
+
+
+def _acme_safe(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9_./+=-]{1,500}", value.strip()):
+        msg = "holds a character that is none of letters, digits and _ . / + = -"
+        raise ValueError(msg)
+    return value.strip() if isinstance(value, str) else value
 
 
 def _lower(value: Any) -> Any:
@@ -35,10 +79,18 @@ def _lower(value: Any) -> Any:
 
 
 def _words(value: Any) -> Any:
-    """`a, b c` as a tuple, without repetition."""
+    """`a, b c` as a tuple."""
     if isinstance(value, str):
-        return tuple(dict.fromkeys(word for word in re.split(r"[,\s]+", value) if word))
+        words = tuple(word for word in re.split(r"[,\s]+", value) if word)
+        if not words:
+            msg = f"{shown(value)} is a list of nothing; leave the setting out for its default"
+            raise ValueError(msg)
+        return words
     return value
+
+
+def _once(values: tuple[_T, ...]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys(values))
 
 
 def _words_or_none(value: Any) -> Any:
@@ -63,38 +115,60 @@ def _ip(version: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _whole_number(value: Any) -> Any:
+    if isinstance(value, str):
+        if not re.fullmatch(r"-?[0-9]{1,12}", value.strip()):
+            msg = f"{shown(value)} is not a whole number"
+            raise ValueError(msg)
+        return int(value)
+    return value
+
+
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
+_MIN_SECONDS, _MAX_SECONDS = 3600, 14 * 86400
 
 
 def _duration(value: Any) -> Any:
     """`90m`, `36h`, `5d` as seconds."""
     if isinstance(value, str):
-        match = re.fullmatch(r"(\d{1,6})([mhd])", value.strip().lower())
+        match = re.fullmatch(r"([0-9]{1,6})([mhd])", value.strip().lower())
         if not match:
             msg = f"{shown(value)} is not a duration; write a number and m, h or d, such as 5d"
             raise ValueError(msg)
-        return int(match[1]) * _UNITS[match[2]]
+        seconds = int(match[1]) * _UNITS[match[2]]
+        if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+            msg = f"{shown(value)} is not between 1h and 14d"
+            raise ValueError(msg)
+        return seconds
     return value
 
 
 _MECHANISM = re.compile(
-    r"(a|mx)(:[a-z0-9_.-]{1,253})?(/\d{1,2})?(//\d{1,3})?"
-    r"|include:[a-z0-9_.-]{1,253}|ip4:[0-9.]{7,15}(/\d{1,2})?|ip6:[0-9a-f:.]{2,45}(/\d{1,3})?"
+    r"(a|mx)(:(?P<name>[^/]+))?(/(?P<length4>[0-9]{1,2}))?(//(?P<length6>[0-9]{1,3}))?"
+    r"|include:(?P<include>.+)|ip4:(?P<ip4>.+)|ip6:(?P<ip6>.+)"
 )
 
 
-def _mechanisms(value: Any) -> Any:
-    words = _words(value)
-    if isinstance(words, tuple):
-        words = tuple(word.lower() for word in words if isinstance(word, str))
-        for word in words:
-            if not _MECHANISM.fullmatch(word):
-                msg = (
-                    f"{shown(word)} is not a mechanism that this takes; a, mx, a:HOST, mx:DOMAIN, "
-                    "ip4:ADDRESS, ip6:ADDRESS and include:DOMAIN are (RFC 7208 section 5)"
-                )
-                raise ValueError(msg)
-    return words
+def _mechanism(value: str) -> str:
+    """One mechanism (RFC 7208 section 5). A wrong one would void the whole SPF record."""
+    word = value.strip().lower()
+    match = _MECHANISM.fullmatch(word)
+    try:
+        if not match or int(match["length4"] or 0) > 32 or int(match["length6"] or 0) > 128:
+            raise ValueError
+        if name := match["name"] or match["include"]:
+            _underscored(name)
+        if match["ip4"]:
+            IPv4Network(match["ip4"], strict=False)
+        if match["ip6"]:
+            IPv6Network(match["ip6"], strict=False)
+    except ValueError:
+        msg = (
+            f"{shown(value)} is not a mechanism that this takes; a, mx, a:HOST, mx:DOMAIN, "
+            "ip4:ADDRESS, ip6:ADDRESS and include:DOMAIN are (RFC 7208 section 5)"
+        )
+        raise ValueError(msg) from None
+    return word
 
 
 def _failure_options(value: Any) -> Any:
@@ -106,17 +180,34 @@ def _failure_options(value: Any) -> Any:
 
 
 def _include(value: str) -> str:
-    """An SPF include's target: a domain whose labels may start with `_`."""
-    name = value.strip().lower().removeprefix("include:").removesuffix(".")
+    """An SPF include's target."""
+    return _underscored(value.strip().lower().removeprefix("include:"))
+
+
+def _underscored(text: str) -> str:
+    """A domain whose labels may start with `_`, lower case."""
+    name = text.removesuffix(".")
     Domain.parse(".".join(label.lstrip("_") for label in name.split(".")))
+    if not name.isascii():
+        msg = f"{shown(text)} is not ASCII; write its labels in their xn-- form"
+        raise ValueError(msg)
     return name
 
 
-Many = Annotated[tuple[_T, ...], BeforeValidator(_words)]
-ManyOrNone = Annotated[tuple[_T, ...], BeforeValidator(_words_or_none)]
+def _prefix(value: Any) -> Any:
+    if isinstance(value, str) and len(value.strip()) > _MAX_PREFIX:
+        msg = f"{shown(value)} is longer than {_MAX_PREFIX} characters"
+        raise ValueError(msg)
+    return value
+
+
+Many = Annotated[tuple[_T, ...], BeforeValidator(_words), AfterValidator(_once)]
+ManyOrNone = Annotated[tuple[_T, ...], BeforeValidator(_words_or_none), AfterValidator(_once)]
+Number = BeforeValidator(_whole_number)
+Reports = Annotated[tuple[Address, ...], BeforeValidator(_mailto), AfterValidator(_once)]
 Choice = BeforeValidator(_lower)
 DURATION = "duration"  # marks a number of seconds that is written as 5d
-Seconds = Annotated[int, BeforeValidator(_duration), Field(ge=3600, le=14 * 86400), DURATION]
+Seconds = Annotated[int, BeforeValidator(_duration), DURATION]
 
 
 class Settings(BaseModel):
@@ -155,11 +246,64 @@ class Settings(BaseModel):
         "kept under data/mail, for users, postmaster and abuse alone.",
         examples=["me@example.net"],
     )] = None  # fmt: skip
+    tls: Annotated[Literal["auto", "dns", "http", "files", "self-signed"], Choice, Field(
+        description="Where certificates come from: `dns` (acme.sh, DNS-01, with wildcards), "
+        "`http` (acme.sh, through port 80, MAIL_HOSTNAME alone), `files` (TLS_FILES), "
+        "`self-signed`, or `auto`: dns if ACME_DNS is set, else self-signed.",
+        examples=["dns"],
+    )] = "auto"  # fmt: skip
+    tls_files: Annotated[PurePosixPath | None, BeforeValidator(_path), Field(
+        description="For TLS=files: a folder in the container with fullchain.pem and "
+        "privkey.pem, or with folders that hold them.",
+        examples=["/certificates"],
+    )] = None  # fmt: skip
+    acme_dns: Annotated[str | None, BeforeValidator(_hook_name), Field(
+        description="The acme.sh hook of the DNS provider; its own variables are set beside it, "
+        "and data/domains/DOMAIN/acme.env overrides them for one domain. See "
+        "docs/certificates.md.",
+        examples=["dns_cf"],
+    )] = None  # fmt: skip
+    acme_email: Annotated[Address | None, Field(
+        description="Where the certificate authority may write to.",
+        examples=["me@example.net"],
+    )] = None  # fmt: skip
+    acme_server: Annotated[str, BeforeValidator(_acme_server), Field(
+        description="The certificate authority: a name that acme.sh knows (`letsencrypt`, "
+        "`letsencrypt_test`, `zerossl`, `google`, …) or the URL of its directory.",
+        examples=["letsencrypt_test"],
+    )] = "letsencrypt"  # fmt: skip
+    acme_eab_kid: Annotated[str | None, BeforeValidator(_acme_safe), Field(
+        description="External account binding, where the authority wants it: the key's id.",
+        examples=["kid-1"],
+    )] = None  # fmt: skip
+    acme_eab_hmac_key: Annotated[SecretStr | None, BeforeValidator(_acme_safe), Field(
+        description="External account binding: the key.", examples=["zWNDZM6eQGHWpSRTPal5"],
+    )] = None  # fmt: skip
+    acme_challenge_alias: Annotated[Domain | None, Field(
+        description="A domain to put challenges into instead, if the real ones' DNS has no API: "
+        "_acme-challenge of each points there by CNAME.",
+        examples=["challenges.example.net"],
+    )] = None  # fmt: skip
+    acme_ca_bundle: Annotated[PurePosixPath | None, BeforeValidator(_path), Field(
+        description="Root certificates (PEM, a file in the container) of a private authority, "
+        "trusted besides the public ones.",
+        examples=["/run/secrets/ca.pem"],
+    )] = None  # fmt: skip
+    acme_dns_sleep: Annotated[int | None, Field(
+        description="Seconds to wait for a challenge to show in DNS. Default: acme.sh looks "
+        "itself until it does.",
+        examples=["60"], ge=1, le=1800,
+    )] = None  # fmt: skip
+    acme_webroot: Annotated[PurePosixPath | None, BeforeValidator(_path), Field(
+        description="For TLS=http beside a web server of your own: the folder in the container "
+        "that the web server serves. Default: tambo answers on port 80 while it is needed.",
+        examples=["/webroot"],
+    )] = None  # fmt: skip
     dkim_keys: Annotated[Many[Literal["rsa2048", "ed25519"]], Field(
         description="The DKIM keys that sign: `rsa2048`, or `rsa2048,ed25519`.",
         examples=["rsa2048,ed25519"], min_length=1,
     )] = ("rsa2048",)  # fmt: skip
-    dkim_selector: Annotated[Selector | None, Field(
+    dkim_selector: Annotated[Selector | None, BeforeValidator(_prefix), Field(
         description="The prefix of the selectors of keys made from now on. Default: of the day "
         "on which the first key is made.",
         examples=["t20260101"],
@@ -169,7 +313,7 @@ class Settings(BaseModel):
         description="Other services that may send for these domains, as SPF includes.",
         examples=["_spf.google.com"],
     )] = ()  # fmt: skip
-    spf_mechanisms: Annotated[tuple[str, ...], BeforeValidator(_mechanisms), Field(
+    spf_mechanisms: Annotated[Many[Annotated[str, BeforeValidator(_mechanism)]], Field(
         description="SPF mechanisms to put first: `a,mx` gives the longer, classic record.",
         examples=["a,mx"],
     )] = ()  # fmt: skip
@@ -183,20 +327,20 @@ class Settings(BaseModel):
         description="Which failures are reported: 0, 1, d, s, joined by `:` (RFC 7489 6.3).",
         examples=["1:d:s"],
     )] = "1"  # fmt: skip
-    dmarc_rua: Annotated[tuple[Address, ...] | None, BeforeValidator(_mailto), Field(
+    dmarc_rua: Annotated[Reports | None, Field(
         description="Where aggregate reports go, or `none`. Default: rua@ the domain, which "
         "exists here.",
         examples=["reports@example.org"],
     )] = None  # fmt: skip
-    dmarc_ruf: Annotated[tuple[Address, ...] | None, BeforeValidator(_mailto), Field(
+    dmarc_ruf: Annotated[Reports | None, Field(
         description="Where failure reports go, or `none`. Default: ruf@ the domain, which "
         "exists here.",
         examples=["none"],
     )] = None  # fmt: skip
-    max_message_mb: Annotated[int, Field(
+    max_message_mb: Annotated[int, Number, Field(
         description="The largest message, in megabytes.", examples=["50"], ge=1, le=200,
     )] = 25  # fmt: skip
-    max_queue: Annotated[int, Field(
+    max_queue: Annotated[int, Number, Field(
         description="How many messages may wait to be delivered; each is held in memory too.",
         examples=["10000"], ge=10, le=1_000_000,
     )] = 2000  # fmt: skip
@@ -206,10 +350,26 @@ class Settings(BaseModel):
         examples=["3d"],
     )] = 5 * 86400  # fmt: skip
 
+    # Variables of the provider's hook, from the environment; never a setting's name.
+    provider: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
+
+    @property
+    def tls_mode(self) -> str:
+        """TLS with `auto` resolved."""
+        if self.tls == "auto":
+            return "dns" if self.acme_dns else "self-signed"
+        return self.tls
+
     @property
     def domains(self) -> tuple[Domain, ...]:
         """The sending domains, the default resolved; never empty."""
         return self.mail_domains or (Domain(self.mail_hostname.parent),)
+
+    @property
+    def host_zone(self) -> Domain:
+        """The domain whose DNS holds MAIL_HOSTNAME."""
+        above = [domain for domain in self.domains if self.mail_hostname.is_within(domain)]
+        return max(above, key=len, default=organizational_domain(self.mail_hostname))
 
     @property
     def receiving(self) -> tuple[Domain, ...]:
@@ -218,15 +378,28 @@ class Settings(BaseModel):
 
 
 # Names that start like ours are ours: a misspelt one must not pass in silence.
-_PREFIXES = ("MAIL_", "PUBLIC_IP", "FORWARD_", "DKIM_", "SPF_", "DMARC_", "MAX_", "GIVE_UP_")
-_NAMES = {field.upper(): field for field in Settings.model_fields}
+_PREFIXES = (
+    "ACME_",
+    "TLS_FILE",
+    "MAIL_",
+    "PUBLIC_IP",
+    "FORWARD_",
+    "DKIM_",
+    "SPF_",
+    "DMARC_",
+    "MAX_",
+    "GIVE_UP_",
+)
+_NAMES = {field.upper(): field for field in Settings.model_fields if field != "provider"}
+# Stands in for a missing or wrong MAIL_HOSTNAME while the rest is checked (RFC 2606).
+_NO_HOSTNAME = "missing.invalid"
 
 
-def load(environ: Mapping[str, str]) -> Settings:
+def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
     """Settings from environment variables and the files that NAME_FILE variables name.
 
     An empty value counts as not set. Raises UserError (Exit.SETTINGS) that lists every problem;
-    values of NAME_FILE files are never shown.
+    what a NAME_FILE holds is not shown, unless it is a valid name that another setting excludes.
     """
     problems: dict[str, str] = {}
     raw: dict[str, str] = {}
@@ -243,34 +416,80 @@ def load(environ: Mapping[str, str]) -> Settings:
                 problems[name] = f"{name}_FILE: {error}"
         elif value:
             raw[field] = value
-    problems |= _unknown(environ)
+    hook = _hook(raw.get("acme_dns", ""), hooks, problems)
+    problems |= _unknown(environ, hook.variables if hook else frozenset())
     raw = {field: value for field, value in raw.items() if value.strip()}
+    provider: dict[str, SecretStr] = {}
+    if hook:
+        provider, wrong = provider_variables(environ, hook)
+        problems |= wrong
 
-    settings: Settings | None = None
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as error:
+        unread = frozenset(problems)
         for item in error.errors(include_url=False, include_input=False):
             name = str(item["loc"][0]).upper()
             # A name whose value could not even be read has its problem already.
-            problems.setdefault(name, _explain(name, item, secret=name in from_file))
+            if name not in unread:
+                _add(problems, name, _explain(name, item, secret=name in from_file))
         # What remains is checked as a whole too, so that nobody mends one problem to meet the next.
         rest = {field: value for field, value in raw.items() if field.upper() not in problems}
-        if "mail_hostname" in rest:
-            settings = Settings.model_validate(rest)
-    if settings:
-        for name, text in _conflicts(settings, ignore=problems.keys()):
-            problems.setdefault(name, text)
+        settings = Settings.model_validate({"mail_hostname": _NO_HOSTNAME, **rest})
+    for name, text in tuple(_conflicts(settings, ignore=frozenset(problems))):
+        _add(problems, name, text)
     if problems:
-        lines = [f"  {text}" for _, text in sorted(problems.items())]
+        lines = [f"  {text}" for _, texts in sorted(problems.items()) for text in texts.split("\n")]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise UserError(
             "\n".join([f"The settings have {count}:", *lines]),
             "correct .env, then: docker compose up -d. All settings: docs/settings.md",
             exit_code=Exit.SETTINGS,
         )
-    assert settings is not None  # noqa: S101 (no problem means that validation passed)
+    if hook:
+        return settings.model_copy(update={"provider": provider})
     return settings
+
+
+def _add(problems: dict[str, str], name: str, text: str) -> None:
+    """Several problems of one setting stand on lines of their own."""
+    lines = [*problems.get(name, "").split("\n"), text]
+    problems[name] = "\n".join(dict.fromkeys(line for line in lines if line))
+
+
+def _hook(name: str, folder: Path, problems: dict[str, str]) -> dnsapi.Hook | None:
+    """The provider's hook, if there is such a one."""
+    try:
+        return dnsapi.load(_hook_name(name), folder) if name.strip() else None
+    except ValueError as error:
+        problems["ACME_DNS"] = f"ACME_DNS: {error}"
+        return None
+
+
+def provider_variables(
+    environ: Mapping[str, str], hook: dnsapi.Hook
+) -> tuple[dict[str, SecretStr], dict[str, str]]:
+    """The hook's variables that are set, each perhaps as NAME_FILE; and the problems by name."""
+    found: dict[str, SecretStr] = {}
+    problems: dict[str, str] = {}
+    for name in sorted(hook.variables):
+        value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
+        if f"{name}_FILE" in hook.variables:
+            path = ""  # a variable of the hook's own
+        try:
+            if value and path:
+                msg = f"both {name} and {name}_FILE are set; keep one of them"
+                raise ValueError(msg)
+            if path:
+                value = _read(path)
+            dnsapi.check(name, value.strip())
+        except ValueError as error:
+            text = str(error)
+            problems[name] = text if text.startswith((name, "both")) else f"{name}_FILE: {text}"
+            continue
+        if value.strip():
+            found[name] = SecretStr(value.strip())
+    return found, problems
 
 
 def _read(path: str) -> str:
@@ -285,22 +504,31 @@ def _read(path: str) -> str:
         msg = f"{shown(path)} is larger than {_MAX_FILE} bytes"
         raise ValueError(msg)
     try:
-        return content.decode().strip()
+        text = content.decode().strip()
     except UnicodeDecodeError:
         msg = f"{shown(path)} is not UTF-8 text"
         raise ValueError(msg) from None
+    if not text:
+        msg = f"{shown(path)} is empty"
+        raise ValueError(msg)
+    return text
 
 
-def _unknown(environ: Mapping[str, str]) -> dict[str, str]:
+# Switches of acme.sh itself that do no harm.
+_ACME_SH = frozenset({"ACME_USE_WGET"})
+
+
+def _unknown(environ: Mapping[str, str], provider: frozenset[str]) -> dict[str, str]:
     problems = {}
     for name in environ:
         base = name.removesuffix("_FILE")
-        if base in _NAMES:
+        if base in _NAMES or base in provider or name in _ACME_SH:
             continue
         near = difflib.get_close_matches(base, _NAMES, n=1, cutoff=0.8)
         if name.startswith(_PREFIXES) or near:
             hint = f"; did you mean {near[0]}?" if near else ""
-            problems[name] = f"{shown(name)[1:-1]} is not a setting{hint}"
+            plain = re.fullmatch(r"\w{1,60}", name, re.ASCII)
+            problems[name] = f"{name if plain else shown(name)} is not a setting{hint}"
     return problems
 
 
@@ -316,13 +544,19 @@ def _explain(name: str, item: Mapping[str, Any], *, secret: bool) -> str:
         return f"{name}: must be {context['expected']}"
     if kind == "string_too_long":
         return f"{name}: is longer than {_MAX_VALUE} characters"
+    if kind == "string_unicode":
+        return f"{name}: is not UTF-8 text"
+    if kind == "greater_than_equal":
+        return f"{name}: must be {context['ge']} or more"
+    if kind == "less_than_equal":
+        return f"{name}: must be {context['le']} or less"
     return f"{name}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
 
 def _conflicts(settings: Settings, ignore: Any) -> Iterator[tuple[str, str]]:
     """Problems between settings; those that `ignore` names are already known to be wrong."""
     host, domains = settings.mail_hostname, settings.domains
-    if "MAIL_DOMAINS" not in ignore:
+    if "MAIL_DOMAINS" not in ignore and (settings.mail_domains or "MAIL_HOSTNAME" not in ignore):
         for domain in filter(is_public_suffix, domains):
             if settings.mail_domains:
                 yield (
@@ -344,12 +578,26 @@ def _conflicts(settings: Settings, ignore: Any) -> Iterator[tuple[str, str]]:
                         f"({', '.join(domains)}); add it there, or remove it here"
                     )
                     yield "MAIL_RECEIVE", text
-        if settings.forward_to and settings.forward_to.domain in {*settings.receiving, host}:
+        receiving = settings.receiving if "MAIL_RECEIVE" not in ignore else ()
+        if settings.forward_to and settings.forward_to.domain in {*receiving, host}:
             text = (
                 f"FORWARD_TO: {settings.forward_to} is received by this very server, so mail "
                 "would go round in a circle; name a mailbox elsewhere"
             )
             yield "FORWARD_TO", text
+    mode = settings.tls_mode
+    if mode == "dns" and not settings.acme_dns and "ACME_DNS" not in ignore:
+        text = "TLS=dns needs ACME_DNS, the acme.sh hook of your DNS provider, such as dns_cf"
+        yield "ACME_DNS", text
+    if (mode == "files") != (settings.tls_files is not None) and "TLS_FILES" not in ignore:
+        text = "TLS=files and TLS_FILES, the folder of the certificates, go together"
+        yield "TLS_FILES", text
+    if settings.acme_webroot and mode != "http" and "ACME_WEBROOT" not in ignore:
+        yield "ACME_WEBROOT", "ACME_WEBROOT is for TLS=http only; remove it, or set that"
+    eab = {"ACME_EAB_KID": settings.acme_eab_kid, "ACME_EAB_HMAC_KEY": settings.acme_eab_hmac_key}
+    if any(eab.values()) and not all(eab.values()) and not eab.keys() & set(ignore):
+        text = "ACME_EAB_KID and ACME_EAB_HMAC_KEY go together; one of them is missing"
+        yield "ACME_EAB_KID", text
     if settings.public_ipv4 == "none" and settings.public_ipv6 == "none":
         text = "PUBLIC_IPV4 and PUBLIC_IPV6 are both none; a mail server needs one of them"
         yield "PUBLIC_IPV4", text

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from entrypoint import aliases, certs, dkim, userdb
+from entrypoint import aliases, certs, dkim, dnsapi, userdb
 from entrypoint.findings import Finding, Level
 from entrypoint.names import Domain, Selector, shown
 from entrypoint.paths import Paths
@@ -27,17 +28,42 @@ class DomainState:
     users: userdb.Users = field(default_factory=dict)
     aliases: aliases.Aliases = field(default_factory=dict)
     keys: tuple[dkim.DkimKey, ...] = ()
-    # Selectors of key files that exist, readable or not: a damaged key is no reason for a new one.
+    # Selectors that are taken, by usable keys or not; and those of keys that cannot be used: a
+    # damaged key is no reason for a new one.
     selectors: frozenset[str] = frozenset()
     damaged: frozenset[str] = frozenset()
+    # acme.env: the DNS provider of this domain, where it is not the common one.
+    provider: Mapping[str, str] = field(default_factory=dict, repr=False)
     # Names of files (`users`, `aliases`) that are broken: what serves is the last good copy.
     broken: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
+class Issue:
+    """What is remembered of the issuing of one certificate. Times are seconds since 1970.
+
+    `identity` is of the request that the certificate in place answers. `window` is the renewal
+    window that the authority suggested, for the certificate with `fingerprint`.
+    """
+
+    identity: str = ""
+    issued: float = 0.0
+    failures: int = 0
+    next_try: float = 0.0
+    error: str = ""
+    fix: str = ""
+    fingerprint: str = ""
+    window: tuple[float, float] | None = None
+    window_asked: float = 0.0
+
+
+@dataclass(frozen=True)
 class State:
     domains: Mapping[Domain, DomainState] = field(default_factory=dict)
+    # By the name of their folder.
+    certificates: Mapping[Domain, certs.Certificate] = field(default_factory=dict)
     self_signed: certs.Certificate | None = None
+    issues: Mapping[Domain, Issue] = field(default_factory=dict)
     # Mail exchangers of domains that receive elsewhere; a missing domain was never looked up.
     exchangers: Mapping[Domain, tuple[Domain, ...]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
@@ -56,10 +82,16 @@ def load(paths: Paths) -> State:
         except ValueError as error:
             findings.append(Finding("domain-folder", Level.WARN, f"{folder}: {error}"))
             continue
+        if domain != folder.name:
+            text = f"{folder} is not looked at: the folder of that domain is called {domain}."
+            findings.append(Finding("domain-folder", Level.WARN, text, f"rename it to {domain}"))
+            continue
         domains[domain] = _domain(paths, domain, findings)
     return State(
         domains=domains,
+        certificates=_certificates(paths, findings),
         self_signed=_self_signed(paths),
+        issues=_issues(paths),
         exchangers=_exchangers(paths),
         findings=tuple(findings),
     )
@@ -86,11 +118,15 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
         return value
 
     keys, selectors, damaged = [], set(), set()
-    for path in sorted(folder.glob("dkim:*.pem")):
+    # Also those that are gone but for their good copy: a key is given up on purpose or not at all.
+    names = {path.name for place in (folder, good) for path in place.glob("dkim:*.pem")}
+    for path in (folder / name for name in sorted(names)):
         try:
             selector = dkim.selector_of(path.name)
         except ValueError as error:
-            findings.append(Finding("dkim-name", Level.FAIL, f"{path}: {error}"))
+            findings.append(
+                Finding("dkim-name", Level.FAIL, f"{_shown(path)}: {error}", "rename it")
+            )
             continue
         if selector is None:
             continue
@@ -99,7 +135,8 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
         def parse(raw: bytes, selector: Selector = selector) -> dkim.DkimKey | None:
             return dkim.load(selector, raw)
 
-        key = _edited(path, good / path.name, parse, None, findings)
+        copy = good / dkim.file_name(selector)
+        key = _edited(path, copy, parse, None, findings, needed=True)
         if key:
             keys.append(key)
         else:
@@ -107,6 +144,7 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
     users: userdb.Users = read("users", userdb.parse)
     rules: aliases.Aliases = read("aliases", lambda text: aliases.parse(text, domain))
     return DomainState(
+        provider=_provider(folder / "acme.env", findings),
         users=users,
         aliases=rules,
         keys=tuple(keys),
@@ -114,6 +152,27 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
         damaged=frozenset(damaged),
         broken=frozenset(broken),
     )
+
+
+def _provider(path: Path, findings: list[Finding]) -> dict[str, str]:
+    try:
+        return dnsapi.parse_environment(_text(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        reason = str(error)
+    findings.append(
+        Finding(
+            "broken-acme-env",
+            Level.WARN,
+            f"{_shown(path)}: {reason}. The certificate cannot be renewed until it is mended.",
+            "mend the file",
+            str(path),
+        )
+    )
+    return {}
 
 
 def _text(raw: bytes) -> str:
@@ -126,38 +185,114 @@ def _text(raw: bytes) -> str:
 
 
 def _edited(
-    path: Path, good: Path, parse: Callable[[bytes], _T], empty: _T, findings: list[Finding]
+    path: Path,
+    good: Path,
+    parse: Callable[[bytes], _T],
+    empty: _T,
+    findings: list[Finding],
+    *,
+    needed: bool = False,
 ) -> _T:
-    """What `path` holds; if that is broken, what `good` held, and a finding."""
+    """What `path` holds; if that is broken (or, if `needed`, gone), what `good` held, and a
+    finding."""
     try:
         return parse(path.read_bytes())
     except FileNotFoundError:
-        return empty
+        if path.is_symlink():
+            reason = "is a link to nothing"
+        elif needed:
+            reason = "is gone"
+        else:
+            return empty
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
     except ValueError as error:
         reason = str(error)
     try:
         fallback, serves = parse(good.read_bytes()), "the last good copy serves"
+        fix = f"mend the file, or go back: cp {_shown(good)} {_shown(path)}"
     except (OSError, ValueError):
         fallback, serves = empty, "nothing of it is served, as there is no good copy"
+        fix = "mend the file"
     findings.append(
         Finding(
             f"broken-{path.name.partition(':')[0]}",
             Level.FAIL,
-            f"{path}: {reason}. Until it is mended {serves}.",
-            f"mend the file, or go back with: cp {good} {path}",
+            f"{_shown(path)}: {reason}. Until it is mended {serves}.",
+            fix,
+            str(path),
         )
     )
     return fallback
 
 
+def _shown(path: Path) -> str:
+    """A path below /data as its owner sees it, beside compose.yaml: `data/…`."""
+    parts = path.parts
+    return "/".join(parts[parts.index("data") :]) if "data" in parts else str(path)
+
+
+def _certificates(paths: Paths, findings: list[Finding]) -> dict[Domain, certs.Certificate]:
+    """What acme.sh, or the owner, put into certs/; a damaged pair's last good copy."""
+    found = {}
+    for folder in _folders(paths.certs):
+        if folder.name == certs.SELF_SIGNED:
+            continue
+        try:
+            name = Domain.parse(folder.name)
+        except ValueError:
+            continue
+        good = paths.good / "certs" / name
+        try:
+            found[name] = _pair(folder)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            serves = "nothing of it is served"
+            with suppress(OSError, ValueError):
+                found[name] = _pair(good)
+                serves = "the last good copy serves"
+            findings.append(
+                Finding(
+                    "broken-certificate",
+                    Level.FAIL,
+                    f"{_shown(folder)}: {error}. Until it is mended {serves}.",
+                    f"have it issued again: docker exec mail renew-cert {name} --force",
+                    name,
+                )
+            )
+    return found
+
+
+def _pair(folder: Path) -> certs.Certificate:
+    return certs.load((folder / certs.CHAIN).read_bytes(), (folder / certs.KEY).read_bytes())
+
+
 def _self_signed(paths: Paths) -> certs.Certificate | None:
-    folder = paths.certs / certs.SELF_SIGNED
     try:
-        return certs.load((folder / certs.CHAIN).read_bytes(), (folder / certs.KEY).read_bytes())
+        return _pair(paths.certs / certs.SELF_SIGNED)
     except (OSError, ValueError):
         return None  # it is worth nothing: a new one is made
+
+
+def _issues(paths: Paths) -> dict[Domain, Issue]:
+    found = {}
+    for path in paths.issues.glob("*.json"):
+        # A memory that cannot be read is none: the worst is one try too many.
+        with suppress(OSError, ValueError, TypeError):
+            found[Domain.parse(path.stem)] = load_issue(path.read_text())
+    return found
+
+
+def load_issue(text: str) -> Issue:
+    """Raises ValueError or TypeError if it is not what dump_issue wrote."""
+    content = json.loads(text)
+    window = content.pop("window", None)
+    return Issue(**content, window=(float(window[0]), float(window[1])) if window else None)
+
+
+def dump_issue(issue: Issue) -> str:
+    return json.dumps(asdict(issue), indent=1)
 
 
 def _exchangers(paths: Paths) -> dict[Domain, tuple[Domain, ...]]:
@@ -180,6 +315,7 @@ def unserved(state: State, served: tuple[Domain, ...]) -> tuple[Finding, ...]:
             f"data/domains/{domain} exists, but {shown(domain)} is not one of MAIL_DOMAINS: its "
             "users cannot log in and its mail is refused.",
             f"add {domain} to MAIL_DOMAINS in .env, or remove the folder",
+            domain,
         )
         for domain in state.domains
         if domain not in served

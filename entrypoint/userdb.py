@@ -93,6 +93,10 @@ def parse(text: str) -> dict[str, Secret]:
         if not name or name != name.lower() or any(char.isspace() or char == "@" for char in name):
             msg = f"user {shown(name)}: a name here is lower case, without spaces or @domain"
             raise ValueError(msg)
+        # A user's name may become that of an alias, where chasquid reads these as something else.
+        if name[0] in "*#" or any(char in ":," or not char.isprintable() for char in name):
+            msg = f"user {shown(name)}: a name has no * or # first, and no colon, comma or control"
+            raise ValueError(msg)
         users[name] = _secret(name, entry.value)
     return users
 
@@ -106,6 +110,7 @@ def _secret(name: str, value: Any) -> Secret:
             1 <= scrypt.logN <= 20
             and 1 <= scrypt.r <= 32
             and 1 <= scrypt.p <= 16
+            and scrypt.logN < 16 * scrypt.r  # RFC 7914 section 2
             and 128 * scrypt.r * (1 << scrypt.logN) <= _MAX_MEMORY
             and scrypt.keyLen == len(scrypt.encrypted)
             and 16 <= scrypt.keyLen <= 64

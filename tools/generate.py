@@ -43,6 +43,8 @@ def settings_page() -> str:
 
 def _settings() -> Iterator[tuple[str, str, str, bool, str]]:
     for field, info in Settings.model_fields.items():
+        if field == "provider":  # no setting of ours: the hook's own variables
+            continue
         if not info.description or not info.examples:
             sys.exit(f"{field} has no description or no example")
         yield (

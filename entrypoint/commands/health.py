@@ -23,7 +23,11 @@ def health() -> None:
     if not status.get("ready"):
         msg = f"chasquid is not running; it said last: {status.get('last_words')}"
         raise UserError(msg)
-    problems = json.loads(paths.problems.read_text())
+    try:
+        problems = json.loads(paths.problems.read_text())
+    except FileNotFoundError:
+        msg_0 = "starting: the keeper has not looked yet"
+        raise UserError(msg_0) from None
     if problems:
         raise UserError("\n".join(problems))
     click.echo("healthy")

@@ -156,7 +156,7 @@ def _editable(context: Context, state: State, address: Login) -> userdb.Users:
     have = state.domain(address.domain)
     if "users" in have.broken:
         path = context.paths.domain(address.domain) / "users"
-        reasons = [str(item) for item in state.findings if str(path) in item.message]
+        reasons = [str(item) for item in state.findings if item.subject == str(path)]
         raise UserError(" ".join(reasons))
     return have.users
 

@@ -36,9 +36,9 @@ def exchangers(domain: Domain, timeout: float = 3.0) -> Found[Domain] | Absent |
     A domain without MX but with an address is its own exchanger; a null MX (RFC 7505) is Absent.
     `timeout` is in seconds, for all of it.
     """
-    resolver = dns.resolver.Resolver()
-    resolver.lifetime = timeout
     try:
+        resolver = dns.resolver.Resolver()
+        resolver.lifetime = timeout
         answer = resolver.resolve(f"{domain}.", "MX")
         servers = []
         for item in sorted(answer, key=lambda item: item.preference):

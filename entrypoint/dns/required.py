@@ -36,15 +36,8 @@ def report_addresses(
     return (Address(f"{name}@{home}"),)
 
 
-def host_zone(settings: Settings) -> Domain:
-    """The domain whose DNS holds MAIL_HOSTNAME."""
-    host = settings.mail_hostname
-    above = [domain for domain in settings.domains if host.is_within(domain)]
-    return max(above, key=len, default=organizational_domain(host))
-
-
 def _host(settings: Settings, addresses: Addresses) -> Iterator[Record]:
-    host, zone = settings.mail_hostname, host_zone(settings)
+    host, zone = settings.mail_hostname, settings.host_zone
     if addresses.has_ipv4:
         value = str(addresses.ipv4) if addresses.ipv4 else None
         yield Record(zone, host, A, value, "The server's IPv4 address.")

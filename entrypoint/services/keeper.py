@@ -6,19 +6,22 @@ import json
 import signal
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import FrameType
 
-from entrypoint import apply, output, reconcile, rights, state
+from entrypoint import apply, output, reconcile, renewal, rights, state
 from entrypoint.errors import UserError
 from entrypoint.findings import Finding, Level
 from entrypoint.paths import Paths
+from entrypoint.renewal import Renewer
 from entrypoint.rights import Ids, Owner
 from entrypoint.settings import Settings
 from entrypoint.state import State
 
 _LOOK = 2.0  # seconds between looks at /data/domains
+_TICK = 5.0  # seconds between looks at what certificates are due
+_FINDINGS = 60.0  # seconds after which what only time changes is looked at again
 _EXCHANGERS = 600.0  # seconds between look-ups of the MX of domains that receive elsewhere
 
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -26,7 +29,7 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     """Started as root: reads settings, drops to tambo for good, works until SIGTERM."""
-    rights.drop(ids, Owner.TAMBO)
+    rights.drop(ids, Owner.TAMBO, keep=renewal.capabilities(settings))
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -35,12 +38,26 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     keeper = Keeper(settings, paths, ids)
+    renewer = Renewer(settings, paths, ids, lambda text: output.log("certs", text))
+    # A thread of its own: issuing takes minutes, and edits by hand must not wait for it. A daemon:
+    # acme.sh dies with the thread, and what it was at is done again.
+    threading.Thread(target=_renew, args=(renewer, stop), daemon=True).start()
     while not stop.wait(_LOOK):
         try:
             keeper.look()
         except (OSError, UserError) as error:
             output.log("keeper", f"error: {error}")
     return 0
+
+
+def _renew(renewer: Renewer, stop: threading.Event) -> None:
+    while True:
+        try:
+            renewer.tick()
+        except (OSError, UserError) as error:
+            output.log("certs", f"error: {error}")
+        if stop.wait(_TICK):
+            return
 
 
 @dataclass
@@ -51,7 +68,8 @@ class Keeper:
 
     _seen: Signature = ()
     _next_exchangers: float = 0.0
-    _said: frozenset[Finding] = frozenset()
+    _next_findings: float = 0.0
+    _said: dict[tuple[str, str], Finding] = field(default_factory=dict)
     _news: tuple[Finding, ...] = ()
 
     def look(self) -> None:
@@ -60,9 +78,10 @@ class Keeper:
             self._next_exchangers = time.monotonic() + _EXCHANGERS
             self._news = reconcile.refresh_exchangers(self.settings, self.paths, self.ids)
             self._seen = ()
-        seen = signature(self.paths.domains)
-        if seen == self._seen:
+        seen = signature(self.paths)
+        if seen == self._seen and time.monotonic() < self._next_findings:
             return
+        self._next_findings = time.monotonic() + _FINDINGS
         # Taken before the work: an edit during it is seen the next time.
         self._seen = seen
         with apply.edit_lock(self.paths, self.ids):
@@ -74,25 +93,32 @@ class Keeper:
 
     def _say(self, current: State) -> None:
         """Log each finding when it appears and when it goes; tell the health check."""
-        found = (*current.findings, *state.unserved(current, self.settings.domains), *self._news)
-        now = frozenset(found)
-        for finding in found:
-            if finding not in self._said:
+        found = (
+            *current.findings,
+            *state.unserved(current, self.settings.domains),
+            *self._news,
+            *renewal.findings(self.settings, current, datetime.now(UTC)),
+        )
+        now = {(finding.id, finding.subject): finding for finding in found}
+        for key, finding in now.items():
+            if finding != self._said.get(key):
                 output.log("keeper", f"{finding.level.value}: {finding}")
-        for finding in self._said - now:
-            output.log("keeper", f"mended: {finding.message}")
+        for key, finding in self._said.items():
+            if key not in now:
+                output.log("keeper", f"mended: {finding.message}")
         self._said = now
         problems = [str(item) for item in found if item.level is Level.FAIL]
         apply.write(self.paths.problems, json.dumps(problems).encode(), self.ids)
 
 
-def signature(folder: Path) -> Signature:
-    """Names, sizes and times of what stands in a folder's folders."""
+def signature(paths: Paths) -> Signature:
+    """Names, sizes and times of the files that are served or say how certificates fare."""
     seen = []
-    for path in sorted(folder.glob("*/*")):
+    files = (*paths.domains.glob("*/*"), *paths.certs.glob("*/*"), *paths.issues.glob("*.json"))
+    for path in sorted(files):
         try:
             found = path.stat()
         except OSError:
             continue  # gone meanwhile, or a broken link
-        seen.append((str(path), found.st_size, found.st_mtime_ns, found.st_ino))
+        seen.append((str(path), found.st_size, found.st_ctime_ns, found.st_ino))
     return tuple(seen)

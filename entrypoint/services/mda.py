@@ -3,7 +3,7 @@
     mda FROM TO        exit 0: on the disk for good; 75: chasquid tries again
 
 Nothing else: for chasquid any other status is a permanent failure, which bounces the message.
-Standard library only, since it is started once a message.
+Standard library only, as far as it goes, since it is started once a message.
 """
 
 from __future__ import annotations
@@ -23,22 +23,29 @@ _SAFE = "+=_-.@"
 
 def folder_name(text: str) -> str:
     """A name that is one folder, whatever a remote wrote: percent-encoded, no leading dot."""
-    name = quote(text, safe=_SAFE)
+    name = quote(text, safe=_SAFE, errors="surrogateescape")
     return re.sub(r"^\.", "%2E", name) or "%00"
+
+
+def _line(text: str) -> str:
+    """`text` without what could begin a header of its own."""
+    return re.sub(r"[\x00-\x1f\x7f]", "?", text)
 
 
 def deliver(root: Path, sender: str, recipient: str, message: bytes) -> Path:
     """Write one message; returns where. It is on the disk when this returns. Raises OSError."""
     local, _, domain = recipient.rpartition("@")
     if not domain.isascii():
-        domain = domain.encode("idna").decode("ascii")
+        import idna  # rare: chasquid gives a domain in its Unicode form
+
+        domain = idna.encode(domain, uts46=True).decode()
     maildir = root / folder_name(domain) / folder_name(local)
     for name in ("tmp", "new", "cur"):
         (maildir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     # RFC 5321 4.4: final delivery adds Return-Path.
     sender = "" if sender == "<>" else sender
-    head = f"Return-Path: <{sender}>\nDelivered-To: {recipient}\n".encode()
-    content = head + message.replace(b"\r\n", b"\n")
+    head = f"Return-Path: <{_line(sender)}>\nDelivered-To: {_line(recipient)}\n"
+    content = head.encode(errors="surrogateescape") + message.replace(b"\r\n", b"\n")
     host = socket.gethostname().replace("/", "\\057").replace(":", "\\072")
     now = time.time()
     name = f"{int(now)}.M{int(now % 1 * 1e6)}P{os.getpid()}R{secrets.token_hex(8)}.{host}"
