@@ -24,6 +24,7 @@ from tests.world.world import Delivery, Net, World, WorldError
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "tambo-demo"
+API_KEY = "tambo-world"  # of the world's name server; it guards nothing
 NET = Net("198.51.100", "2001:db8:d")
 DOMAIN, HOST = "example.com", "smtp.example.com"
 SENDER = f"i@{DOMAIN}"
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--break", dest="broken", choices=["dkim", "spf", "ptr"], default="",
                         help="spoil this in DNS, to see that it is noticed")  # fmt: skip
     options = parser.parse_args()
-    world = World(NAME, NET)
+    world = World(NAME, NET, api_key=API_KEY)
     try:
         if options.down:
             down(world)
@@ -75,8 +76,13 @@ def demo(world: World, broken: str) -> int:
     world.build(base)
     say("starting it: name servers, a resolver, a receiving mail server, a certificate authority")
     world.up()
+    acme_ca(world).write_text(world.acme_ca_bundle())
+    if DOMAIN not in world.exec("authoritative", "pdnsutil", "list-all-zones").split():
+        world.load_zone(DOMAIN, "")  # as a domain is when it has just been bought
     say("starting tambo")
     compose("up", "-d", "--wait", world=world)
+    say("waiting for the certificate that acme.sh has issued by DNS-01")
+    certificate()
 
     say(f"loading the DNS zone that tambo prints into the name server of {DOMAIN}")
     zone = tambo("dns", "--format", "zone")
@@ -93,8 +99,8 @@ def demo(world: World, broken: str) -> int:
     secret = credentials()
     say("sending three messages with a real mail client (swaks)")
     subjects = [submit(world, message, secret) for message in MESSAGES]
+    failures = [item for port in (587, 465) for item in trust(world, port)]
     say("waiting for the receiver's verdicts")
-    failures: list[str] = []
     for message, subject in zip(MESSAGES, subjects, strict=True):
         [delivery] = world.wait_for(subject=subject, timeout=60)
         failures += report(message, delivery)
@@ -144,6 +150,37 @@ def verdicts(message: Message, delivery: Delivery) -> Iterator[tuple[str, str, b
     yield "TLS", f"{version} {cipher}", version in ("TLSv1.2", "TLSv1.3")
     name, address = delivery.client_name, delivery.client_address
     yield "PTR", f"{name} [{address}]", name == HOST and address == message.address
+
+
+def certificate() -> None:
+    """Wait until the certificate is issued and served."""
+    for _ in range(60):
+        done = docker_status("exec", NAME, "list-certs", "--json")
+        if done.returncode == 0 and any(
+            HOST in item["names"] or f"*.{DOMAIN}" in item["names"]
+            for item in json.loads(done.stdout)
+            if item["renewal"]
+        ):
+            return
+        time.sleep(1)
+    tambo("renew-cert")  # once more: its failure says why
+
+
+def trust(world: World, port: int) -> list[str]:
+    """Have OpenSSL verify what a port serves against the certificate authority alone."""
+    roots = world.exec("pebble", "curl", "-sk", "https://localhost:15000/roots/0")
+    starttls = ("-starttls", "smtp") if port == 587 else ()
+    said = world.exec(
+        "resolver", "bash", "-c",
+        'cat >/tmp/root.pem; exec openssl s_client -connect "$0:$1" -servername "$0" '
+        '-verify_hostname "$0" -CAfile /tmp/root.pem -no-CApath -no-CAstore -verify_return_error '
+        '-brief "${@:2}" </dev/null 2>&1',
+        HOST, str(port), *starttls, input=roots, check=False,
+    )  # fmt: skip
+    good = "Verification: OK" in said
+    value = f"{port} verifies against the certificate authority" if good else said.strip()
+    print(f"    {'cert':<6} {value:<60} {'ok' if good else 'FAILED'}")
+    return [] if good else [f"certificate of port {port}: {value}"]
 
 
 def spoil(zone: str, what: str) -> str:
@@ -197,9 +234,15 @@ def compose(*argv: str, world: World) -> str:
         "WORLD_NET4": NET.net4,
         "WORLD_NET6": NET.net6,
         "WORLD_RESOLV_CONF": str(world.resolv_conf),
+        "WORLD_API_KEY": API_KEY,
+        "TAMBO_ACME_CA": str(acme_ca(world)),
     }
     files = ("-f", str(ROOT / "compose.yaml"), "-f", str(ROOT / "tests/world/tambo.yaml"))
     return docker("compose", "-p", f"{NAME}-mail", *files, *argv, environ=environ)
+
+
+def acme_ca(world: World) -> Path:
+    return world.resolv_conf.with_name("acme-ca.pem")
 
 
 def tambo(*argv: str) -> str:
@@ -207,17 +250,23 @@ def tambo(*argv: str) -> str:
 
 
 def docker(*argv: str, environ: dict[str, str] | None = None) -> str:
-    command = shutil.which("docker")
-    if not command:
-        msg = "the docker command is missing; run: make engine"
-        raise DemoError(msg)
-    done = subprocess.run(  # noqa: S603
-        [command, *argv], env=environ, text=True, capture_output=True, check=False, timeout=180
-    )
+    done = docker_status(*argv, environ=environ)
     if done.returncode:
         msg = f"docker {' '.join(argv[:6])} … ended with {done.returncode}:\n{done.stderr.strip()}"
         raise DemoError(msg)
     return done.stdout
+
+
+def docker_status(
+    *argv: str, environ: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = shutil.which("docker")
+    if not command:
+        msg = "the docker command is missing; run: make engine"
+        raise DemoError(msg)
+    return subprocess.run(  # noqa: S603
+        [command, *argv], env=environ, text=True, capture_output=True, check=False, timeout=180
+    )
 
 
 def say(text: str) -> None:
