@@ -1,15 +1,23 @@
-"""What must stand in DNS."""
+"""What must stand in DNS, and whether it does."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Sequence
 
 import click
 
 from entrypoint import addresses
 from entrypoint.context import Context
-from entrypoint.dns import render
+from entrypoint.dns import render, verify
+from entrypoint.dns.lookup import Authoritative
 from entrypoint.dns.required import required
+from entrypoint.dns.verify import Status, Verdict
+from entrypoint.errors import Exit
+
+_WATCH_PAUSE = 10.0  # seconds between two rounds
+_WATCH_END = 3600.0  # seconds: nobody watches longer
 
 
 @click.command("dns")
@@ -22,16 +30,69 @@ from entrypoint.dns.required import required
     help="For people, for a zone file, or for programs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def dns(form: str, as_json: bool) -> None:
-    """Print the DNS records that this server needs.
+@click.option("--check", is_flag=True, help="Ask the authoritative name servers what is there.")
+@click.option("--watch", is_flag=True, help="Check again and again until all is right.")
+def dns(form: str, as_json: bool, check: bool, watch: bool) -> int:
+    """Print the DNS records that this server needs, or check them.
 
-    Example: docker exec mail dns --format zone
+    With --check the exit status is 0 if all is right, 1 if something is missing or wrong, 75 if
+    some name server could not be asked.
+
+    Example: docker exec mail dns --check
     """
     context = Context.enter()
+    as_json = as_json or form == "json"
+    if check or watch:
+        return _watch(context) if watch else _check(context, as_json=as_json)
     records = required(context.settings, context.state(), addresses.find(context.settings))
-    if as_json or form == "json":
+    if as_json:
         click.echo(render.as_json(records))
     elif form == "zone":
         click.echo(render.zone(records), nl=False)
     else:
         click.echo(render.table(records, colour=sys.stdout.isatty()), nl=False, color=True)
+    return Exit.OK
+
+
+def _verdicts(context: Context) -> list[Verdict]:
+    found = addresses.find(context.settings)
+    records = required(context.settings, context.state(), found)
+    return verify.check(records, found, Authoritative())
+
+
+def _check(context: Context, *, as_json: bool) -> int:
+    found = _verdicts(context)
+    if as_json:
+        click.echo(render.verdicts_as_json(found))
+    else:
+        _show(found)
+    return _status(found)
+
+
+def _watch(context: Context) -> int:
+    """Show each round's news until nothing is left to do."""
+    end = time.monotonic() + _WATCH_END
+    before: dict[str, Verdict] = {}
+    while True:
+        found = _verdicts(context)
+        now = {f"{item.record.type.value} {item.record.name}": item for item in found}
+        _show([item for key, item in now.items() if before.get(key) != item], total=found)
+        before = now
+        if _status(found) == Exit.OK or time.monotonic() > end:
+            return _status(found)
+        time.sleep(_WATCH_PAUSE)
+
+
+def _show(news: Sequence[Verdict], total: Sequence[Verdict] = ()) -> None:
+    click.echo(render.verdicts(news, colour=sys.stdout.isatty()), nl=False, color=True)
+    total = total or news
+    counts = [f"{sum(item.status is status for item in total)} {status.value}" for status in Status]
+    click.echo(f"{len(total)} records: {', '.join(counts)}")
+
+
+def _status(found: Sequence[Verdict]) -> Exit:
+    if any(item.is_wrong for item in found):
+        return Exit.WRONG
+    if any(item.status is Status.UNKNOWN and not item.record.optional for item in found):
+        return Exit.TRY_AGAIN
+    return Exit.OK

@@ -19,6 +19,36 @@ class RecordType(Enum):
     PTR = "PTR"
 
 
+class Role(Enum):
+    """What a record is for, and so how an answer is judged."""
+
+    ADDRESS = "address"
+    POINTER = "pointer"
+    EXCHANGER = "exchanger"
+    SERVICE = "service"
+    SPF = "spf"
+    DKIM = "dkim"
+    DMARC = "dmarc"
+    REPORTS = "reports"  # consent to another domain's DMARC reports (RFC 7489 7.1)
+    TLSRPT = "tlsrpt"
+
+
+_ROLES = {
+    RecordType.A: Role.ADDRESS,
+    RecordType.AAAA: Role.ADDRESS,
+    RecordType.PTR: Role.POINTER,
+    RecordType.MX: Role.EXCHANGER,
+    RecordType.SRV: Role.SERVICE,
+}
+_TEXT_ROLES = {
+    "v=spf1": Role.SPF,
+    "v=DKIM1": Role.DKIM,
+    "v=DMARC1; p=": Role.DMARC,
+    "v=DMARC1": Role.REPORTS,
+    "v=TLSRPTv1": Role.TLSRPT,
+}
+
+
 @dataclass(frozen=True)
 class Record:
     """`value` is as a console's field takes it: a TXT's text whole and unquoted, else the RDATA.
@@ -42,6 +72,13 @@ class Record:
         return tuple(
             text[start : start + MAX_STRING] for start in range(0, len(text) or 1, MAX_STRING)
         )
+
+    @property
+    def role(self) -> Role:
+        if self.type is not RecordType.TXT:
+            return _ROLES[self.type]
+        text = self.value or ""
+        return next(role for prefix, role in _TEXT_ROLES.items() if text.startswith(prefix))
 
     @property
     def relative_name(self) -> str:

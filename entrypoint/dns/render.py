@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from entrypoint.dns.records import Record, RecordType
+from entrypoint.dns.verify import Status, Verdict
 from entrypoint.names import Domain
 
 WIDTH = 80
@@ -84,6 +85,59 @@ def as_json(records: Sequence[Record]) -> str:
                 "purpose": record.purpose,
             }
             for record in records
+        ],
+        indent=2,
+    )
+
+
+_MARKS = {
+    Status.OK: ("ok", "\033[32m"),
+    Status.MISSING: ("MISSING", "\033[31m"),
+    Status.DIFFERENT: ("DIFFERENT", "\033[31m"),
+    Status.UNKNOWN: ("unknown", "\033[33m"),
+}
+
+
+def verdicts(found: Sequence[Verdict], *, colour: bool = False) -> str:
+    """What a check of DNS found, a line for each record, more where something is to be done."""
+    out: list[str] = []
+    for verdict in found:
+        record = verdict.record
+        mark, start = _MARKS[verdict.status]
+        if record.optional and verdict.status in (Status.MISSING, Status.DIFFERENT):
+            mark, start = mark.lower(), ""
+        end = "\033[0m" if colour and start else ""
+        optional = "  (optional)" if record.optional else ""
+        shown = _pointed_at(record) or record.name
+        out.append(
+            f"{start if colour else ''}{mark:<9}{end}  {record.type.value:<4}  {shown}{optional}"
+        )
+        lines = []
+        if verdict.status is not Status.OK:
+            lines += [f"found: {value}" for value in verdict.found]
+        lines += [f"{verdict.reason}."] if verdict.reason else []
+        lines += [f"note: {verdict.note}."] if verdict.note else []
+        if verdict.fix and verdict.status is not Status.OK:
+            lines.append(f"fix: {verdict.fix}")
+        out += [f"           {line}" for line in lines]
+    return "\n".join(out) + "\n"
+
+
+def verdicts_as_json(found: Sequence[Verdict]) -> str:
+    return json.dumps(
+        [
+            {
+                "name": verdict.record.name,
+                "type": verdict.record.type.value,
+                "status": verdict.status.value,
+                "optional": verdict.record.optional,
+                "expected": verdict.record.value,
+                "found": list(verdict.found),
+                "reason": verdict.reason,
+                "fix": verdict.fix,
+                "note": verdict.note,
+            }
+            for verdict in found
         ],
         indent=2,
     )

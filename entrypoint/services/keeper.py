@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
@@ -47,6 +48,8 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
             keeper.look()
         except (OSError, UserError) as error:
             output.log("keeper", f"error: {error}")
+        except Exception:
+            output.log("keeper", f"error: {traceback.format_exc()}")
     return 0
 
 
@@ -56,6 +59,8 @@ def _renew(renewer: Renewer, stop: threading.Event) -> None:
             renewer.tick()
         except (OSError, UserError) as error:
             output.log("certs", f"error: {error}")
+        except Exception:
+            output.log("certs", f"error: {traceback.format_exc()}")
         if stop.wait(_TICK):
             return
 

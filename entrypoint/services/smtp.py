@@ -132,6 +132,7 @@ class Holder:
     _starts: int = 0
     _deaths: int = 0
     _stopping: bool = False
+    _expected: bool = False  # whether the next death is our own doing
     _listening: int = 0
     _hangups: int = 0
     _last_words: str = ""
@@ -200,6 +201,7 @@ class Holder:
         loop.remove_reader(watch)
         os.close(watch)
         _, status = os.waitpid(pid, 0)
+        self._pid = 0  # from here on the number may be another process's
         self._mourning = loop.create_task(self._after_death(status, pumps))
 
     async def _after_death(self, status: int, pumps: Sequence[asyncio.Task[None]]) -> None:
@@ -207,12 +209,14 @@ class Holder:
         await asyncio.wait(pumps, timeout=1.0)
         code = os.waitstatus_to_exitcode(status)
         lived = time.monotonic() - self._started
-        self._pid = 0
-        if not self._stopping and not self._turn.locked():
+        if self._expected:
+            self._deaths = 0
+        elif not self._stopping:
             self._deaths = 0 if lived > _STEADY else self._deaths + 1
             why = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
             said = f"; it said last: {self._last_words}" if self._last_words else ""
             self.log("smtp", f"error: chasquid {why} after {lived:.1f} s{said}. Starting it again.")
+        self._expected = False
         self._ended.set()
         await self._notify()
 
@@ -276,19 +280,20 @@ class Holder:
         """End chasquid; it exits at once on SIGTERM."""
         if not self._pid:
             return
+        self._expected = True
         os.kill(self._pid, signal.SIGTERM)
         try:
             await asyncio.wait_for(self._ended.wait(), _STOP_WAIT)
         except TimeoutError:
-            os.kill(self._pid, signal.SIGKILL)
+            if self._pid:
+                os.kill(self._pid, signal.SIGKILL)
             await self._ended.wait()
 
     async def restart(self) -> dict[str, Any]:
         """A new chasquid on the same sockets: reads certificates, keys, domains, everything."""
         async with self._turn:
             starts = self._starts
-            self._deaths = 0
-            self._respawn.set()
+            self._respawn.set()  # if it is waiting to be started again, it need not wait longer
             await self._end()
             done = await self._until(lambda: self._starts > starts and self.ready, _READY_WAIT)
             self.log("smtp", "chasquid restarted" if done else "error: chasquid does not start")
