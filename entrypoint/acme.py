@@ -19,7 +19,7 @@ from typing import Any
 
 from entrypoint import certs, dnsapi, process
 
-_ACME_SH = "/usr/bin/acme.sh"
+_ACME_SH = "/usr/lib/tambo/acme"  # acme.sh itself, which would show credentials in `ps`
 _HOME = "/usr/share/acme.sh"
 _TIMEOUT = 900.0  # seconds for one certificate: some DNS providers take ten minutes
 _KEPT_LINES = 200  # of acme.sh's output
@@ -121,7 +121,8 @@ def account_file(request: Request) -> tuple[Path, str] | None:
     """
     if not request.eab:
         return None
-    server = re.sub(r"^https?:/+", "", _URLS.get(request.server, request.server))
+    # acme.sh leaves the port out of its folder's name.
+    server = re.sub(r"^https://([^/:]+)(:[0-9]+)?", r"\1", _URLS.get(request.server, request.server))
     kid, key = request.eab
     text = f"CA_EAB_KEY_ID='{kid}'\nCA_EAB_HMAC_KEY='{key}'\n"
     return request.home / "ca" / server / "ca.conf", text

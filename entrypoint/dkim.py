@@ -56,7 +56,13 @@ def file_name(selector: Selector) -> str:
 def selector_of(name: str) -> Selector | None:
     """The selector in a file's name; None if it is no key's name. Raises ValueError if bad."""
     match = _FILE.fullmatch(name)
-    return Selector.parse(match["selector"]) if match else None
+    if not match:
+        return None
+    selector = Selector.parse(match["selector"])
+    if selector != match["selector"]:  # else it would be two keys, of the file and of its copy
+        msg = f"a selector is written in lower case: {selector}"
+        raise ValueError(msg)
+    return selector
 
 
 def make(algorithm: Algorithm) -> bytes:

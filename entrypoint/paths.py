@@ -35,6 +35,14 @@ class Paths:
     def domain(self, domain: Domain) -> Path:
         return self.domains / domain
 
+    def pending(self, domain: Domain) -> Path:
+        """DKIM keys that are made, but not shown by DNS yet."""
+        return self.domain(domain) / "dkim/pending"
+
+    def retired(self, domain: Domain) -> Path:
+        """DKIM keys that sign no more, whose records must still stand for a while."""
+        return self.domain(domain) / "dkim/retired"
+
     @property
     def certs(self) -> Path:
         return self.data / "certs"

@@ -91,7 +91,7 @@ def missing(
         for word in settings.dkim_keys:
             algorithm = Algorithm(word)
             if any(key.algorithm is algorithm for key in have.keys) or any(
-                _may_be(selector, algorithm) for selector in have.damaged
+                _may_be(selector, algorithm, prefix) for selector in have.damaged
             ):
                 continue
             selector = _free(prefix, algorithm, have.selectors)
@@ -104,16 +104,33 @@ def missing(
     return tuple(found)
 
 
+def next_keys(
+    settings: Settings, state: State, paths: Paths, domain: Domain, today: date
+) -> tuple[MissingKey, ...]:
+    """The keys to make for a rotation: one for each algorithm that signs, pending at first."""
+    have = state.domain(domain)
+    prefix = settings.dkim_selector or Selector(f"t{today:%Y%m%d}")
+    found = []
+    for word in settings.dkim_keys:
+        algorithm = Algorithm(word)
+        if any(key.algorithm is algorithm for key in have.pending):
+            continue
+        selector = _free(prefix, algorithm, have.selectors)
+        path = paths.pending(domain) / file_name(selector)
+        found.append(MissingKey(domain, selector, algorithm, path))
+    return tuple(found)
+
+
 def _free(prefix: str, algorithm: Algorithm, taken: frozenset[str]) -> Selector:
     """The first selector of this prefix that no key has, whatever that key is."""
     names = (f"{prefix}{number or ''}{algorithm.letter}" for number in (0, *range(2, 100)))
     return Selector(next(name for name in names if name not in taken))
 
 
-def _may_be(selector: str, algorithm: Algorithm) -> bool:
-    """Whether a damaged key may be of this algorithm; only its name is left to tell."""
-    others = tuple(item.letter for item in Algorithm if item is not algorithm)
-    return not selector.endswith(others)
+def _may_be(selector: str, algorithm: Algorithm, prefix: str) -> bool:
+    """Whether a damaged key may be of this algorithm; only its name is left, if it was made here,
+    to tell."""
+    return selector not in {f"{prefix}{item.letter}" for item in Algorithm if item is not algorithm}
 
 
 def _prefix(state: State) -> Selector | None:

@@ -39,9 +39,12 @@ def serve(paths: Paths, effect: Effect) -> str:
     if effect is Effect.NONE:
         return ""
     try:
-        control.request(paths.holder_socket, "restart" if effect is Effect.RESTART else "reload")
+        command = "restart" if effect is Effect.RESTART else "reload"
+        answer = control.request(paths.holder_socket, command)
     except control.UnreachableError:
         return "The mail server is not running; it will know this when it starts."
+    if not answer.get("done"):
+        return f"chasquid has not taken it over yet; it said last: {answer.get('last_words')}"
     return ""
 
 

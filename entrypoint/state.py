@@ -7,9 +7,11 @@ finding says which line is wrong.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +34,9 @@ class DomainState:
     # damaged key is no reason for a new one.
     selectors: frozenset[str] = frozenset()
     damaged: frozenset[str] = frozenset()
+    # Keys that must not sign before DNS shows them, and those that did, with when they stopped.
+    pending: tuple[dkim.DkimKey, ...] = ()
+    retired: tuple[tuple[dkim.DkimKey, datetime], ...] = ()
     # acme.env: the DNS provider of this domain, where it is not the common one.
     provider: Mapping[str, str] = field(default_factory=dict, repr=False)
     # Names of files (`users`, `aliases`) that are broken: what serves is the last good copy.
@@ -141,6 +146,9 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
             keys.append(key)
         else:
             damaged.add(str(selector))
+    pending = _keys(paths.pending(domain), findings)
+    retired = _keys(paths.retired(domain), findings)
+    selectors |= {str(key.selector) for key, _ in (*pending, *retired)}
     users: userdb.Users = read("users", userdb.parse)
     rules: aliases.Aliases = read("aliases", lambda text: aliases.parse(text, domain))
     return DomainState(
@@ -148,10 +156,39 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
         users=users,
         aliases=rules,
         keys=tuple(keys),
+        pending=tuple(key for key, _ in pending),
+        retired=tuple((key, when) for key, when in retired if when),
         selectors=frozenset(selectors),
         damaged=frozenset(damaged),
         broken=frozenset(broken),
     )
+
+
+# How a retired key's file is called: when, and the name that it had.
+_RETIRED = re.compile(r"(?P<when>\d{8}T\d{6}Z)\.(?P<name>dkim:.+\.pem)")
+_WHEN = "%Y%m%dT%H%M%SZ"
+
+
+def retired_name(key: dkim.DkimKey, when: datetime) -> str:
+    return f"{when.astimezone(UTC).strftime(_WHEN)}.{key.file_name}"
+
+
+def _keys(folder: Path, findings: list[Finding]) -> list[tuple[dkim.DkimKey, datetime | None]]:
+    """The keys of a rotation's folder; a damaged one is told, and counts as none."""
+    found: list[tuple[dkim.DkimKey, datetime | None]] = []
+    if not folder.is_dir():
+        return found
+    for path in sorted(folder.glob("*.pem")):
+        match = _RETIRED.fullmatch(path.name)
+        try:
+            when = datetime.strptime(match["when"], _WHEN).replace(tzinfo=UTC) if match else None
+            selector = dkim.selector_of(match["name"] if match else path.name)
+            if selector:
+                found.append((dkim.load(selector, path.read_bytes()), when))
+        except (OSError, ValueError) as error:
+            text = f"{_shown(path)}: {error}"
+            findings.append(Finding("broken-dkim", Level.WARN, text, "remove it", str(path)))
+    return found
 
 
 def _provider(path: Path, findings: list[Finding]) -> dict[str, str]:

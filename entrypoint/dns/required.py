@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from entrypoint.addresses import Addresses
-from entrypoint.dkim import Algorithm
+from entrypoint.dkim import Algorithm, DkimKey
 from entrypoint.dns.policies import Dmarc, Spf, TlsRpt
 from entrypoint.dns.records import Record, RecordType
 from entrypoint.names import Address, Domain, organizational_domain
@@ -15,6 +16,10 @@ from entrypoint.state import State
 A, AAAA, MX, TXT, SRV, PTR = (
     RecordType.A, RecordType.AAAA, RecordType.MX, RecordType.TXT, RecordType.SRV, RecordType.PTR,
 )  # fmt: skip
+
+
+# Mail may wait in queues for five days (RFC 5321 4.5.4.1), and be read some time later.
+KEEP_RETIRED = timedelta(days=7)
 
 
 def required(settings: Settings, state: State, addresses: Addresses) -> tuple[Record, ...]:
@@ -72,10 +77,11 @@ def _domain(settings: Settings, state: State, domain: Domain) -> Iterator[Record
     enabled = {Algorithm(word) for word in settings.dkim_keys}
     for key in state.domain(domain).keys:
         if key.algorithm in enabled:
-            yield Record(
-                domain, f"{key.selector}._domainkey.{domain}", TXT, str(key.record),
+            yield dkim_record(
+                domain, key,
                 f"DKIM: the public key ({key.algorithm.value}) that verifies our signatures.",
             )  # fmt: skip
+    yield from _rotation(state, domain)
     yield from _dmarc(settings, domain)
     reports = report_addresses(settings.dmarc_rua or None, "rua", domain, settings)
     yield Record(
@@ -87,6 +93,28 @@ def _domain(settings: Settings, state: State, domain: Domain) -> Iterator[Record
             domain, f"{service}._tcp.{domain}", SRV, f"0 1 {port} {host}.",
             f"Mail programs find port {port} by themselves.", optional=True,
         )  # fmt: skip
+
+
+def _rotation(state: State, domain: Domain) -> Iterator[Record]:
+    """Keys that do not sign yet, and those that no longer do."""
+    have = state.domain(domain)
+    for key in have.pending:
+        if key.selector not in {active.selector for active in have.keys}:
+            yield dkim_record(
+                domain, key,
+                f"DKIM: the next public key ({key.algorithm.value}); it signs once this stands.",
+            )  # fmt: skip
+    for key, when in have.retired:
+        until = when + KEEP_RETIRED
+        yield dkim_record(
+            domain, key,
+            f"DKIM: the last public key; keep it until {until:%Y-%m-%d}, for mail on its way.",
+        )  # fmt: skip
+
+
+def dkim_record(domain: Domain, key: DkimKey, purpose: str) -> Record:
+    name = f"{key.selector}._domainkey.{domain}"
+    return Record(domain, name, TXT, str(key.record), purpose)
 
 
 def _dmarc(settings: Settings, domain: Domain) -> Iterator[Record]:

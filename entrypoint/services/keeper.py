@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
-from entrypoint import apply, output, reconcile, renewal, rights, state
+from entrypoint import apply, output, reconcile, renewal, rights, rotation, state
+from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
 from entrypoint.findings import Finding, Level
 from entrypoint.paths import Paths
@@ -22,6 +23,7 @@ from entrypoint.state import State
 
 _LOOK = 2.0  # seconds between looks at /data/domains
 _TICK = 5.0  # seconds between looks at what certificates are due
+_ROTATE = 30.0  # seconds between looks at whether DNS shows a pending DKIM key
 _FINDINGS = 60.0  # seconds after which what only time changes is looked at again
 _EXCHANGERS = 600.0  # seconds between look-ups of the MX of domains that receive elsewhere
 
@@ -43,6 +45,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     # A thread of its own: issuing takes minutes, and edits by hand must not wait for it. A daemon:
     # acme.sh dies with the thread, and what it was at is done again.
     threading.Thread(target=_renew, args=(renewer, stop), daemon=True).start()
+    threading.Thread(target=_rotate, args=(settings, paths, ids, stop), daemon=True).start()
     while not stop.wait(_LOOK):
         try:
             keeper.look()
@@ -51,6 +54,18 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
         except Exception:
             output.log("keeper", f"error: {traceback.format_exc()}")
     return 0
+
+
+def _rotate(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -> None:
+    while not stop.wait(_ROTATE):
+        try:
+            rotation.advance(
+                settings, paths, ids, Authoritative(), lambda text: output.log("dkim", text)
+            )
+        except (OSError, UserError) as error:
+            output.log("dkim", f"error: {error}")
+        except Exception:
+            output.log("dkim", f"error: {traceback.format_exc()}")
 
 
 def _renew(renewer: Renewer, stop: threading.Event) -> None:

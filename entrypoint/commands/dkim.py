@@ -1,0 +1,115 @@
+"""DKIM keys: changing them without a message that fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from entrypoint import rotation
+from entrypoint.context import Context
+from entrypoint.dns import render
+from entrypoint.dns.lookup import Authoritative
+from entrypoint.dns.required import KEEP_RETIRED
+from entrypoint.dns.verify import Status
+from entrypoint.errors import Exit, UserError
+from entrypoint.names import Domain
+
+_PAUSE = 2.0  # seconds between two looks at DNS
+
+
+@click.command("rotate-dkim")
+@click.argument("domains", nargs=-1, metavar="[DOMAIN]...")
+@click.option("--status", is_flag=True, help="Only say how far the rotations are.")
+@click.option(
+    "--wait", "seconds", type=click.IntRange(0, 86400), default=0, metavar="SECONDS",
+    help="Wait so long for DNS to show the new keys. They are taken over later all the same.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print objects for programs.")
+def rotate_dkim(domains: Sequence[str], status: bool, seconds: int, as_json: bool) -> int:
+    """Give DOMAIN, or every domain, new DKIM keys.
+
+    The new keys sign only when every authoritative name server shows them; until then the old
+    ones do. Enter the records that are printed, or have them entered: publish-dns --apply.
+
+    Example: docker exec mail rotate-dkim example.com
+    """
+    context = Context.enter()
+    chosen = _chosen(context, domains)
+    if not status:
+        for domain in chosen:
+            rotation.begin(context.settings, context.paths, context.ids, domain)
+        _wait(context, chosen, seconds)
+    rows = [_row(context, domain) for domain in chosen]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        for domain, row in zip(chosen, rows, strict=True):
+            _show(context, domain, row)
+    return Exit.OK
+
+
+def _chosen(context: Context, domains: Sequence[str]) -> tuple[Domain, ...]:
+    served = context.settings.domains
+    chosen = tuple(domain for domain in served if not domains or domain in domains)
+    unknown = [name for name in domains if name not in served]
+    if unknown:
+        msg = f"{', '.join(unknown)}: not one of the domains served here ({', '.join(served)})"
+        raise UserError(msg, exit_code=Exit.USAGE)
+    return chosen
+
+
+def _wait(context: Context, domains: Sequence[Domain], seconds: int) -> None:
+    """Take the keys over here, if DNS shows them soon; else the keeper does, within a minute."""
+    end = time.monotonic() + seconds
+    while True:
+        rotation.advance(
+            context.settings, context.paths, context.ids, Authoritative(),
+            lambda text: click.echo(text, err=True),
+        )  # fmt: skip
+        current = context.state()
+        if time.monotonic() >= end or not any(current.domain(name).pending for name in domains):
+            return
+        time.sleep(_PAUSE)
+
+
+def _row(context: Context, domain: Domain) -> dict[str, Any]:
+    current = context.state()
+    have = current.domain(domain)
+    verdicts = rotation.shown(current, domain, Authoritative())
+    return {
+        "domain": domain,
+        "signing": [str(key.selector) for key in have.keys],
+        "pending": [
+            {
+                "selector": str(key.selector),
+                "name": verdict.record.name,
+                "value": verdict.record.value,
+                "dns": verdict.status.value,
+                "reason": verdict.reason,
+            }
+            for key, verdict in zip(have.pending, verdicts, strict=True)
+        ],
+        "retired": [
+            {"selector": str(key.selector), "keep_until": f"{when + KEEP_RETIRED:%Y-%m-%d}"}
+            for key, when in have.retired
+        ],
+    }
+
+
+def _show(context: Context, domain: Domain, row: dict[str, Any]) -> None:
+    click.echo(f"{domain}")
+    click.echo(f"  signing   {', '.join(row['signing']) or 'nothing'}")
+    for item in row["pending"]:
+        waiting = "shown by every name server" if item["dns"] == Status.OK.value else item["dns"]
+        click.echo(f"  pending   {item['selector']}: in DNS {waiting}")
+    for item in row["retired"]:
+        click.echo(f"  retired   {item['selector']}: keep its record until {item['keep_until']}")
+    if row["pending"]:
+        click.echo("\nEnter these records, or: docker exec mail publish-dns --apply\n")
+        records = rotation.pending_records(context.state(), domain)
+        click.echo(render.table(records, colour=sys.stdout.isatty()), color=True)
