@@ -1,5 +1,6 @@
 # make demo   the whole thing on this machine, in a small internet of its own
 # make test   every check and every test
+# make bench  figures
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -7,7 +8,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/end-on-fatal rootfs/usr/lib/tambo/mda .ci/run
+SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/acme rootfs/usr/lib/tambo/end-on-fatal rootfs/usr/lib/tambo/mda .ci/run
 # The base image's name, found once, when first needed: the engine must run by then.
 BASE = $(eval BASE := $$(shell tools/base-image.sh))$(or $(BASE),$(error no base image))
 REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -65,3 +66,7 @@ generate: $(VENV)/done ## write .env.example and docs/settings.md from the setti
 .PHONY: lock
 lock: ## pin every dependency by hash
 	tools/lock.sh
+
+.PHONY: bench
+bench: image ## figures: start, verbs, submission, restarts, memory
+	@TAMBO_BASE=$(BASE) python3 -m tests.bench.bench

@@ -11,22 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from tests.world.installation import DOMAIN, HOST, Installation, InstallationError
 from tests.world.world import Delivery, Net, World, WorldError
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME = "tambo-demo"
-API_KEY = "tambo-world"  # of the world's name server; it guards nothing
 NET = Net("198.51.100", "2001:db8:d")
-DOMAIN, HOST = "example.com", "smtp.example.com"
 SENDER = f"i@{DOMAIN}"
 START = time.monotonic()
 
@@ -54,38 +49,33 @@ def main() -> int:
     parser.add_argument("--break", dest="broken", choices=["dkim", "spf", "ptr"], default="",
                         help="spoil this in DNS, to see that it is noticed")  # fmt: skip
     options = parser.parse_args()
-    world = World(NAME, NET, api_key=API_KEY)
+    world = World(NAME, NET)
+    mail = Installation(NAME, world)
     try:
         if options.down:
-            down(world)
+            mail.down()
+            world.down()
             say("removed the demo's containers, network and volume")
             return 0
-        return demo(world, options.broken)
-    except (WorldError, DemoError) as error:
+        return demo(world, mail, options.broken)
+    except (WorldError, InstallationError) as error:
         say(f"error: {error}")
         return 1
 
 
-class DemoError(Exception):
-    """The demo could not go on; the message holds what the failing command said."""
-
-
-def demo(world: World, broken: str) -> int:
+def demo(world: World, mail: Installation, broken: str) -> int:
     base = os.environ.get("TAMBO_BASE", "debian:trixie-slim")
     say("building the small internet's image")
     world.build(base)
     say("starting it: name servers, a resolver, a receiving mail server, a certificate authority")
     world.up()
-    acme_ca(world).write_text(world.acme_ca_bundle())
-    if DOMAIN not in world.exec("authoritative", "pdnsutil", "list-all-zones").split():
-        world.load_zone(DOMAIN, "")  # as a domain is when it has just been bought
     say("starting tambo")
-    compose("up", "-d", "--wait", world=world)
+    mail.up()
     say("waiting for the certificate that acme.sh has issued by DNS-01")
-    certificate()
+    mail.await_certificate()
 
     say(f"loading the DNS zone that tambo prints into the name server of {DOMAIN}")
-    zone = tambo("dns", "--format", "zone")
+    zone = mail.tambo("dns", "--format", "zone")
     if broken in ("dkim", "spf"):
         zone = spoil(zone, broken)
     world.load_zone(DOMAIN, zone)
@@ -96,7 +86,7 @@ def demo(world: World, broken: str) -> int:
             world.set_ptr(address, HOST)
 
     say(f"adding the user {SENDER}")
-    secret = credentials()
+    secret = credentials(mail)
     say("sending three messages with a real mail client (swaks)")
     subjects = [submit(world, message, secret) for message in MESSAGES]
     failures = [item for port in (587, 465) for item in trust(world, port)]
@@ -152,20 +142,6 @@ def verdicts(message: Message, delivery: Delivery) -> Iterator[tuple[str, str, b
     yield "PTR", f"{name} [{address}]", name == HOST and address == message.address
 
 
-def certificate() -> None:
-    """Wait until the certificate is issued and served."""
-    for _ in range(60):
-        done = docker_status("exec", NAME, "list-certs", "--json")
-        if done.returncode == 0 and any(
-            HOST in item["names"] or f"*.{DOMAIN}" in item["names"]
-            for item in json.loads(done.stdout)
-            if item["renewal"]
-        ):
-            return
-        time.sleep(1)
-    tambo("renew-cert")  # once more: its failure says why
-
-
 def trust(world: World, port: int) -> list[str]:
     """Have OpenSSL verify what a port serves against the certificate authority alone."""
     roots = world.exec("pebble", "curl", "-sk", "https://localhost:15000/roots/0")
@@ -197,11 +173,11 @@ def spoil(zone: str, what: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def credentials() -> str:
+def credentials(mail: Installation) -> str:
     """The user's secret, a new one if the user is there from an earlier run."""
-    known = [user["address"] for user in json.loads(tambo("list-users", "--json"))]
+    known = [user["address"] for user in json.loads(mail.tambo("list-users", "--json"))]
     verb = "set-password" if SENDER in known else "add-user"
-    secret: str = json.loads(tambo(verb, SENDER, "--json"))["secret"]
+    secret: str = json.loads(mail.tambo(verb, SENDER, "--json"))["secret"]
     return secret
 
 
@@ -218,55 +194,6 @@ def submit(world: World, message: Message, secret: str) -> str:
         input=f"{secret}\n",
     )  # fmt: skip
     return subject
-
-
-def down(world: World) -> None:
-    compose("down", "--volumes", "--timeout", "5", world=world)
-    world.down()
-
-
-def compose(*argv: str, world: World) -> str:
-    """docker compose on tambo's own file with the world's laid over it."""
-    environ = {
-        **os.environ,
-        "TAMBO_NAME": NAME,
-        "TAMBO_NETWORK": world.network,
-        "WORLD_NET4": NET.net4,
-        "WORLD_NET6": NET.net6,
-        "WORLD_RESOLV_CONF": str(world.resolv_conf),
-        "WORLD_API_KEY": API_KEY,
-        "TAMBO_ACME_CA": str(acme_ca(world)),
-    }
-    files = ("-f", str(ROOT / "compose.yaml"), "-f", str(ROOT / "tests/world/tambo.yaml"))
-    return docker("compose", "-p", f"{NAME}-mail", *files, *argv, environ=environ)
-
-
-def acme_ca(world: World) -> Path:
-    return world.resolv_conf.with_name("acme-ca.pem")
-
-
-def tambo(*argv: str) -> str:
-    return docker("exec", NAME, *argv)
-
-
-def docker(*argv: str, environ: dict[str, str] | None = None) -> str:
-    done = docker_status(*argv, environ=environ)
-    if done.returncode:
-        msg = f"docker {' '.join(argv[:6])} … ended with {done.returncode}:\n{done.stderr.strip()}"
-        raise DemoError(msg)
-    return done.stdout
-
-
-def docker_status(
-    *argv: str, environ: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = shutil.which("docker")
-    if not command:
-        msg = "the docker command is missing; run: make engine"
-        raise DemoError(msg)
-    return subprocess.run(  # noqa: S603
-        [command, *argv], env=environ, text=True, capture_output=True, check=False, timeout=180
-    )
 
 
 def say(text: str) -> None:

@@ -278,6 +278,7 @@ class World:
         """
         self.project = project
         self.net = net
+        self.api_key = api_key
         self.network = f"{project}_world"
         """The Docker network, for `--network` with `--ip`, `--ip6`. It has no way out."""
         self.resolver4 = net.v4(53)

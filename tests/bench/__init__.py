@@ -1,0 +1,1 @@
+"""Figures, side by side; no test depends on them."""
