@@ -19,6 +19,8 @@ VERBS = {
     "set-password": ("commands.users", "set_password"),
     "check-password": ("commands.users", "check_password"),
     "dns": ("commands.dns", "dns"),
+    "publish-dns": ("commands.publish", "publish_dns"),
+    "doctor": ("commands.doctor", "doctor"),
     "rotate-dkim": ("commands.dkim", "rotate_dkim"),
     "list-certs": ("commands.certs", "list_certs"),
     "renew-cert": ("commands.certs", "renew_cert"),

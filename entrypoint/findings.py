@@ -8,6 +8,7 @@ from enum import Enum
 
 class Level(Enum):
     INFO = "info"
+    UNKNOWN = "unknown"  # nobody could say: neither right nor wrong
     WARN = "warn"
     FAIL = "fail"
 
@@ -17,6 +18,8 @@ class Finding:
     """One thing worth saying about what was looked at. `id` is stable: scripts may match it.
 
     `subject` says of what, where there are several: with `id` it tells a finding from another.
+    `seen` is what was found, `why` a sentence on why it matters. Of a `fix` of several lines the
+    first is for a person, the others are to be pasted as they stand.
     """
 
     id: str
@@ -24,6 +27,8 @@ class Finding:
     message: str
     fix: str = ""
     subject: str = ""
+    seen: str = ""
+    why: str = ""
 
     def __str__(self) -> str:
         fix = f" Fix: {self.fix}" if self.fix else ""

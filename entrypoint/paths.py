@@ -94,6 +94,11 @@ class Paths:
         return self.state / "reload.json"
 
     @property
+    def doctor(self) -> Path:
+        """What the doctor found the last time, and when."""
+        return self.state / "doctor.json"
+
+    @property
     def acme_lock(self) -> Path:
         return self.state / "acme.lock"
 

@@ -1,8 +1,8 @@
 """chasquid's files are text-format protocol buffers: their messages, and text to and from them.
 
-The messages are those of chasquid 1.19 (internal/userdb/userdb.proto). Google's own library reads
-them, with the same grammar that chasquid's reader has; what tambo gives chasquid is always written
-anew from what was read, so the two cannot disagree.
+The messages are those of chasquid 1.19 (internal/{userdb/userdb,queue/queue}.proto). Google's own
+library reads them, with the same grammar that chasquid's reader has; what tambo gives chasquid is
+always written anew from what was read, so the two cannot disagree.
 """
 
 from __future__ import annotations
@@ -13,33 +13,46 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import Message
 
 _Field = descriptor_pb2.FieldDescriptorProto
-_UINT64, _INT32, _STRING, _BYTES, _MESSAGE = (
-    _Field.TYPE_UINT64, _Field.TYPE_INT32, _Field.TYPE_STRING, _Field.TYPE_BYTES,
-    _Field.TYPE_MESSAGE,
+_UINT64, _INT64, _INT32, _STRING, _BYTES, _MESSAGE, _ENUM = (
+    _Field.TYPE_UINT64, _Field.TYPE_INT64, _Field.TYPE_INT32, _Field.TYPE_STRING,
+    _Field.TYPE_BYTES, _Field.TYPE_MESSAGE, _Field.TYPE_ENUM,
 )  # fmt: skip
+
+
+def _add(parent: Any, name: str, fields: list[tuple[str, int, int, str]]) -> Any:
+    """A message below a file or message: its fields as (name, number, type, name of the type)."""
+    message = parent.add(name=name)
+    for field, number, kind, type_name in fields:
+        message.field.add(
+            name=field, number=number, type=kind, type_name=type_name or None,
+            label=_Field.LABEL_OPTIONAL, json_name=field,
+        )  # fmt: skip
+    return message
+
+
+def _repeat(message: Any, *names: str) -> None:
+    for field in message.field:
+        if field.name in names:
+            field.label = _Field.LABEL_REPEATED
+
+
+def _class(file: descriptor_pb2.FileDescriptorProto, name: str) -> type[Message]:
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
 def _userdb() -> type[Message]:
     file = descriptor_pb2.FileDescriptorProto(
         name="userdb.proto", package="userdb", syntax="proto3"
     )
-
-    def add(parent: Any, name: str, fields: list[tuple[str, int, int, str]]) -> Any:
-        message = parent.add(name=name)
-        for field, number, kind, type_name in fields:
-            message.field.add(
-                name=field, number=number, type=kind, type_name=type_name or None,
-                label=_Field.LABEL_OPTIONAL, json_name=field,
-            )  # fmt: skip
-        return message
-
-    database = add(file.message_type, "ProtoDB", [("users", 1, _MESSAGE, ".userdb.ProtoDB.Entry")])
-    database.field[0].label = _Field.LABEL_REPEATED
-    add(
+    database = _add(file.message_type, "ProtoDB", [("users", 1, _MESSAGE, ".userdb.ProtoDB.Entry")])
+    _repeat(database, "users")
+    _add(
         database.nested_type, "Entry",
         [("key", 1, _STRING, ""), ("value", 2, _MESSAGE, ".userdb.Password")],
     )  # fmt: skip
-    password = add(
+    password = _add(
         file.message_type, "Password",
         [("scrypt", 2, _MESSAGE, ".userdb.Scrypt"), ("plain", 3, _MESSAGE, ".userdb.Plain"),
          ("denied", 4, _MESSAGE, ".userdb.Denied")],
@@ -47,21 +60,48 @@ def _userdb() -> type[Message]:
     password.oneof_decl.add(name="scheme")
     for field in password.field:
         field.oneof_index = 0
-    add(
+    _add(
         file.message_type, "Scrypt",
         [("logN", 1, _UINT64, ""), ("r", 2, _INT32, ""), ("p", 3, _INT32, ""),
          ("keyLen", 4, _INT32, ""), ("salt", 5, _BYTES, ""), ("encrypted", 6, _BYTES, "")],
     )  # fmt: skip
-    add(file.message_type, "Plain", [("password", 1, _BYTES, "")])
-    add(file.message_type, "Denied", [])
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("userdb.ProtoDB"))
+    _add(file.message_type, "Plain", [("password", 1, _BYTES, "")])
+    _add(file.message_type, "Denied", [])
+    return _class(file, "userdb.ProtoDB")
+
+
+def _queue() -> type[Message]:
+    file = descriptor_pb2.FileDescriptorProto(name="queue.proto", package="queue", syntax="proto3")
+    message = _add(
+        file.message_type, "Message",
+        [("ID", 1, _STRING, ""), ("from", 2, _STRING, ""), ("To", 3, _STRING, ""),
+         ("rcpt", 4, _MESSAGE, ".queue.Recipient"), ("data", 5, _BYTES, ""),
+         ("created_at_ts", 6, _MESSAGE, ".queue.Timestamp")],
+    )  # fmt: skip
+    _repeat(message, "To", "rcpt")
+    recipient = _add(
+        file.message_type, "Recipient",
+        [("address", 1, _STRING, ""), ("type", 2, _ENUM, ".queue.Recipient.Type"),
+         ("status", 3, _ENUM, ".queue.Recipient.Status"),
+         ("last_failure_message", 4, _STRING, ""), ("original_address", 5, _STRING, ""),
+         ("via", 6, _STRING, "")],
+    )  # fmt: skip
+    _repeat(recipient, "via")
+    for name, values in (
+        ("Type", ("EMAIL", "PIPE", "FORWARD")),
+        ("Status", ("PENDING", "SENT", "FAILED")),
+    ):
+        kind = recipient.enum_type.add(name=name)
+        for number, value in enumerate(values):
+            kind.value.add(name=value, number=number)
+    _add(file.message_type, "Timestamp", [("seconds", 1, _INT64, ""), ("nanos", 2, _INT32, "")])
+    return _class(file, "queue.Message")
 
 
 # `users` is a map in the .proto; a repeated key and value is the same text, and keeps duplicates
 # visible, which a map would hide.
 UserDatabase = _userdb()
+QueueMessage = _queue()
 
 
 def parse(text: str, kind: type[Message]) -> Any:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from entrypoint import apply, output, reconcile, renewal, rights, rotation, state
+from entrypoint.checks import daily
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
 from entrypoint.findings import Finding, Level
@@ -24,6 +25,7 @@ from entrypoint.state import State
 _LOOK = 2.0  # seconds between looks at /data/domains
 _TICK = 5.0  # seconds between looks at what certificates are due
 _ROTATE = 30.0  # seconds between looks at whether DNS shows a pending DKIM key
+_DOCTOR = 3600.0  # seconds before the first look at whether the daily one is due, and between them
 _FINDINGS = 60.0  # seconds after which what only time changes is looked at again
 _EXCHANGERS = 600.0  # seconds between look-ups of the MX of domains that receive elsewhere
 
@@ -46,6 +48,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     # acme.sh dies with the thread, and what it was at is done again.
     threading.Thread(target=_renew, args=(renewer, stop), daemon=True).start()
     threading.Thread(target=_rotate, args=(settings, paths, ids, stop), daemon=True).start()
+    threading.Thread(target=_look_daily, args=(settings, paths, ids, stop), daemon=True).start()
     while not stop.wait(_LOOK):
         try:
             keeper.look()
@@ -66,6 +69,16 @@ def _rotate(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -
             output.log("dkim", f"error: {error}")
         except Exception:
             output.log("dkim", f"error: {traceback.format_exc()}")
+
+
+def _look_daily(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -> None:
+    while not stop.wait(_DOCTOR):
+        try:
+            daily.look_if_due(settings, paths, ids, lambda text: output.log("doctor", text))
+        except OSError as error:
+            output.log("doctor", f"error: {error}")
+        except Exception:
+            output.log("doctor", f"error: {traceback.format_exc()}")
 
 
 def _renew(renewer: Renewer, stop: threading.Event) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,7 @@ _STEADY = 10.0  # seconds of life after which a death counts as the first again
 _STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
 _READY_WAIT = 15.0  # seconds for chasquid to load and listen
 _RELOAD_WAIT = 5.0  # seconds for chasquid to read users and aliases
+_READ_WAIT = 8.0  # seconds for a look at the queue or at reports
 _IDLE = 0.05  # seconds of silence that end an event of several lines
 
 
@@ -331,13 +333,16 @@ class Holder:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            command = (await asyncio.wait_for(reader.readline(), 5.0)).decode().strip()
+            line = (await asyncio.wait_for(reader.readline(), 5.0)).decode()
+            command, *words = line.split() or [""]
             if command == "restart":
                 answer = await self.restart()
             elif command == "reload":
                 answer = await self.reload()
             elif command == "status":
                 answer = self.status()
+            elif command in ("queue", "reports"):
+                answer = await _read_mail(command, *words)
             else:
                 answer = {"error": "unknown command"}
             writer.write(json.dumps(answer).encode() + b"\n")
@@ -346,6 +351,17 @@ class Holder:
             pass  # whoever asked has gone
         finally:
             writer.close()
+
+
+async def _read_mail(*words: str) -> dict[str, Any]:
+    """What chasquid's user alone may read; by a process of its own, as it is anybody's mail."""
+    argv = (sys.executable, "-I", "-m", "entrypoint.services.reader", *words)
+    status, output = await process.output_of(argv, {"LANG": "C.UTF-8"}, timeout=_READ_WAIT)
+    if status != 0:
+        why = "not in time" if status == 124 else f"its reader ended with status {status}"
+        return {"error": why}
+    found = json.loads(output)
+    return found if isinstance(found, dict) else {}
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

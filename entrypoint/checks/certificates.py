@@ -1,0 +1,79 @@
+"""Certificates: renewed in time, served as they are on the volume, trusted by mail programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from entrypoint import renewal, served
+from entrypoint.certs import Certificate
+from entrypoint.checks.context import CheckContext
+from entrypoint.checks.parallel import every
+from entrypoint.findings import Finding, Level
+from entrypoint.plan import DEFAULT, served_certificates
+
+FILES = ("broken-certificate", "broken-acme-env")  # what State says of these files
+_SECONDS = 10.0
+_WHY = "Mail programs refuse a certificate that is out of date or not for the server's name."
+_WHY_TRUST = (
+    "Other mail servers take it, but mail programs warn, and services such as Gmail refuse to "
+    "send through it."
+)
+
+
+def check(context: CheckContext) -> list[Finding]:
+    found = [
+        *(item for item in context.state.findings if item.id in FILES),
+        *renewal.findings(context.settings, context.state, context.now),
+    ]
+    return [
+        *(replace(item, why=_WHY) for item in found),
+        *_trusted(context),
+        *_served(context),
+    ]
+
+
+def _trusted(context: CheckContext) -> Iterator[Finding]:
+    settings, state = context.settings, context.state
+    default = served_certificates(settings, state).get(DEFAULT)
+    if default is None or default is not state.self_signed:
+        return
+    fix = "wait, or see what became of it: docker exec mail list-certs"
+    if settings.tls_mode == "self-signed":
+        fix = (
+            "in .env set ACME_DNS and the variables of your DNS provider (docs/certificates.md), "
+            "or, if port 80 reaches this server:\nTLS=http"
+        )
+    yield Finding(
+        "self-signed", Level.WARN, "The certificate in use is self-signed.", fix,
+        seen=f"TLS={settings.tls_mode}", why=_WHY_TRUST,
+    )  # fmt: skip
+
+
+def _served(context: CheckContext) -> Iterator[Finding]:
+    """By a handshake on each port, for each certificate."""
+    certificates = served_certificates(context.settings, context.state)
+    asked = [(item, port) for item in certificates.values() for port in served.PORTS]
+
+    def one(item: tuple[Certificate, int]) -> bool | str:
+        certificate, port = item
+        try:
+            return context.machine.fingerprint(port, certificate.host) == certificate.fingerprint
+        except OSError as error:
+            return error.strerror or str(error)
+
+    for (certificate, port), answer in zip(asked, every(asked, one, _SECONDS), strict=True):
+        name = certificate.host
+        subject = f"{name} port {port}"
+        if answer is False:
+            yield Finding(
+                "certificate-not-served", Level.FAIL,
+                f"Port {port} serves another certificate for {name} than the one in place.",
+                "docker compose restart", subject, "another one", _WHY,
+            )  # fmt: skip
+        elif answer is not True:
+            yield Finding(
+                "certificate-unknown", Level.UNKNOWN,
+                f"What port {port} serves for {name} could not be seen.",
+                "see what the theme host says", subject, answer or "no answer in time", _WHY,
+            )  # fmt: skip

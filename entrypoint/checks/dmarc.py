@@ -1,0 +1,102 @@
+"""What receivers said in the DMARC reports of the last week."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from entrypoint import plan
+from entrypoint.checks.context import CheckContext
+from entrypoint.control import UnreachableError
+from entrypoint.dns.required import report_addresses
+from entrypoint.findings import Finding, Level
+from entrypoint.names import Address, Domain
+from entrypoint.reports import Source, Summary
+
+_SHOWN = 5  # sources
+_WHY = "Reports tell who sends in your name, and whose mail receivers do not believe."
+_WHY_OWN = "Receivers treat this server's mail as forged, as DMARC_POLICY tells them to."
+_WHY_OTHERS = "Either a service of yours sends without being named in SPF, or somebody forges."
+
+
+def check(context: CheckContext) -> list[Finding]:
+    kept = list(_kept(context))
+    if not kept:
+        return [
+            Finding(
+                "reports-elsewhere", Level.INFO, "DMARC reports do not come to this server.",
+                seen="no report address is kept here", why=_WHY,
+            )
+        ]  # fmt: skip
+    command = " ".join(("reports", *kept, *context.settings.domains))
+    try:
+        answer = context.machine.holder(command)
+        summary = Summary.from_json(dict(answer))
+    except (UnreachableError, KeyError, TypeError) as error:
+        reason = str(error) if isinstance(error, UnreachableError) else answer.get("error", "")
+        return [
+            Finding(
+                "reports-unknown", Level.UNKNOWN, "The DMARC reports could not be read.",
+                "see what the theme host says", seen=reason or "no sensible answer", why=_WHY,
+            )
+        ]  # fmt: skip
+    return list(_judged(context, summary))
+
+
+def _kept(context: CheckContext) -> Iterator[Address]:
+    """The report addresses whose mail is kept in a Maildir here."""
+    settings = context.settings
+    here: set[Domain] = {*settings.receiving, Domain(settings.mail_hostname)}
+    addresses = dict.fromkeys(
+        address
+        for domain in settings.domains
+        for address in report_addresses(settings.dmarc_rua, "rua", domain, settings)
+    )
+    for address in addresses:
+        have = context.state.domain(address.domain)
+        if address.domain in here and address.local not in plan.served_aliases(settings, have):
+            yield address
+
+
+def _judged(context: CheckContext, summary: Summary) -> Iterator[Finding]:
+    count = f"{summary.reports} from {_names(summary.reporters)}"
+    if not summary.reports:
+        count = "none"
+    total = summary.passed + summary.failed
+    yield Finding(
+        "reports", Level.INFO, f"DMARC reports of the last week: {count}.",
+        seen=f"{count}; {total} messages, {summary.failed} failed", why=_WHY,
+    )  # fmt: skip
+    if summary.unreadable or summary.skipped:
+        yield Finding(
+            "reports-unread", Level.INFO, "Some mail to the report addresses was not read.",
+            seen=f"{summary.unreadable} no reports, {summary.skipped} too many at once", why=_WHY,
+        )  # fmt: skip
+    own = {context.addresses.ipv4, context.addresses.ipv6} - {None}
+    failing = [source for source in summary.sources if source.failed]
+    for source in failing:
+        if ip_address(source.address) in own:
+            yield Finding(
+                "reports-own-fail", Level.WARN,
+                f"Mail of {source.domain} from this very server fails DMARC.",
+                "mend what the themes records and keys say; then ask again in some days",
+                f"{source.domain} {source.address}", _counts(source), _WHY_OWN,
+            )  # fmt: skip
+    others = [source for source in failing if ip_address(source.address) not in own]
+    if others:
+        shown = [f"{item.address} as {item.domain}: {_counts(item)}" for item in others[:_SHOWN]]
+        more = f"; and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        yield Finding(
+            "reports-others-fail", Level.INFO, "Mail from other servers in your name fails DMARC.",
+            "name the services that are yours in SPF_INCLUDE, and have them sign with DKIM",
+            seen="; ".join(shown) + more, why=_WHY_OTHERS,
+        )  # fmt: skip
+
+
+def _names(reporters: tuple[str, ...]) -> str:
+    shown = ", ".join(reporters[:3])
+    return f"{shown} and others" if len(reporters) > 3 else shown
+
+
+def _counts(source: Source) -> str:
+    return f"{source.failed} of {source.passed + source.failed} failed"

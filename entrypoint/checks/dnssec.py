@@ -1,0 +1,67 @@
+"""DNSSEC of each domain: signed, anchored at its parent, valid."""
+
+from __future__ import annotations
+
+from entrypoint.checks.asking import Security
+from entrypoint.checks.context import CheckContext
+from entrypoint.checks.parallel import every
+from entrypoint.dns.lookup import Absent, Unknown, one
+from entrypoint.findings import Finding, Level
+from entrypoint.names import Domain
+
+_SECONDS = 10.0
+_WHY = "A signed domain's records cannot be forged on the way; without, mail works all the same."
+_WHY_BROKEN = "Whoever validates, as large receivers do, finds the whole domain gone."
+
+
+def check(context: CheckContext) -> list[Finding]:
+    settings = context.settings
+    zones = list(dict.fromkeys((*settings.domains, settings.host_zone)))
+    found = every(zones, lambda zone: _zone(context, zone), _SECONDS)
+    return [
+        item or _unknown(zone, "no answer in time") for zone, item in zip(zones, found, strict=True)
+    ]
+
+
+def _zone(context: CheckContext, zone: Domain) -> Finding:
+    keys, parent = one(context.ask(zone, "DNSKEY")), context.resolve(zone, "DS")
+    for answer in (keys, parent):
+        if isinstance(answer, Unknown):
+            return _unknown(zone, answer.reason)
+    if isinstance(parent, Absent):
+        if isinstance(keys, Absent):
+            return Finding(
+                "dnssec-unsigned", Level.INFO, f"{zone} is not signed.",
+                "switch DNSSEC on at its DNS provider, if it offers that", zone, "not signed", _WHY,
+            )  # fmt: skip
+        return Finding(
+            "dnssec-no-ds", Level.INFO, f"{zone} is signed, but its parent does not say so.",
+            f"enter the DS record that the DNS provider shows at the registrar of {zone}", zone,
+            "signed, no DS", _WHY,
+        )  # fmt: skip
+    security = context.security(zone)
+    if isinstance(keys, Absent) or security is Security.BOGUS:
+        seen = "DS, but no key" if isinstance(keys, Absent) else "signatures that do not hold"
+        return Finding(
+            "dnssec-broken", Level.FAIL, f"DNSSEC of {zone} is broken.",
+            "remove the DS record at the registrar, or have the DNS provider sign the zone again",
+            zone, seen, _WHY_BROKEN,
+        )  # fmt: skip
+    if isinstance(security, Unknown):
+        return _unknown(zone, security.reason)
+    if security is Security.SECURE:
+        return Finding(
+            "dnssec-valid", Level.INFO, f"{zone} is signed and validates.", "", zone, "valid", _WHY
+        )
+    return Finding(
+        "dnssec-unproven", Level.INFO,
+        f"{zone} is signed and anchored; this host's resolver does not validate.", "", zone,
+        "signed, with DS", _WHY,
+    )  # fmt: skip
+
+
+def _unknown(zone: Domain, reason: str) -> Finding:
+    return Finding(
+        "dnssec-unknown", Level.UNKNOWN, f"Whether {zone} is signed is not known.", "", zone,
+        reason, _WHY,
+    )  # fmt: skip

@@ -1,0 +1,128 @@
+"""All that the checks ask of the world besides DNS. A test gives answers of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import ipaddress
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from entrypoint import control, served
+from entrypoint.maillog import clean
+from entrypoint.paths import Paths
+
+_TIMEOUT = 4.0  # seconds
+_MAX_FILE = 1 << 20  # bytes of a file in /proc
+_MAX_BANNER = 512  # octets (RFC 5321 4.5.3.1.5)
+_STA_UNSYNC = 0x0040  # adjtimex(2)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A file system, in bytes and in files. `device` tells one from another."""
+
+    device: int
+    size: int
+    free: int
+    files: int  # 0 where they are not limited
+    files_free: int
+
+
+def _read(path: str) -> str:
+    with Path(path).open("rb") as stream:
+        return stream.read(_MAX_FILE).decode(errors="replace")
+
+
+def _disk(path: Path) -> Disk:
+    found = os.statvfs(path)
+    return Disk(
+        device=path.stat().st_dev,
+        size=found.f_blocks * found.f_frsize,
+        free=found.f_bavail * found.f_frsize,
+        files=found.f_files,
+        files_free=found.f_favail,
+    )
+
+
+def _clock_is_kept() -> bool | None:
+    """Whether something keeps the kernel's clock right (NTP); None if the kernel does not say."""
+    # struct timex: a status word after modes, offset, freq, maxerror, esterror.
+    buffer = (ctypes.c_long * 64)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.adjtimex(buffer) < 0:
+        return None
+    return not buffer[5] & _STA_UNSYNC
+
+
+def _date_of(url: str) -> datetime:
+    """The time that a web server has. Raises OSError.
+
+    Its certificate is not looked at: it could not be judged by a clock that is wrong.
+    """
+    parts = urlsplit(url)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection = http.client.HTTPSConnection(
+        parts.hostname or "", parts.port, timeout=_TIMEOUT, context=context
+    )
+    try:
+        connection.request("HEAD", parts.path or "/", headers={"User-Agent": "tambo"})
+        return parsedate_to_datetime(connection.getresponse().headers.get("Date", ""))
+    except (http.client.HTTPException, ValueError) as error:
+        msg = f"no date: {error}"
+        raise OSError(msg) from None
+    finally:
+        connection.close()
+
+
+def _source(target: str) -> IPv4Address | IPv6Address | None:
+    """The address that the kernel would send from to another one; None without a route.
+
+    Connecting a UDP socket chooses a route; no packet leaves.
+    """
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((target, 53))
+        return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])
+    return None
+
+
+def _banner(address: str, port: int) -> str:
+    """What a mail server greets with; nothing is sent but QUIT. Raises OSError."""
+    with socket.create_connection((address, port), timeout=_TIMEOUT) as connection:
+        with connection.makefile("rb") as stream:
+            line = stream.readline(_MAX_BANNER)
+        with suppress(OSError):
+            connection.sendall(b"QUIT\r\n")
+    return clean(line.decode(errors="replace").strip())
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`read`, `disk`, `date_of`, `banner` and `fingerprint` raise OSError; `holder` raises
+    control.UnreachableError. Each ends within a few seconds."""
+
+    holder: Callable[[str], dict[str, Any]]
+    read: Callable[[str], str] = _read
+    disk: Callable[[Path], Disk] = _disk
+    clock_is_kept: Callable[[], bool | None] = _clock_is_kept
+    date_of: Callable[[str], datetime] = _date_of
+    source: Callable[[str], IPv4Address | IPv6Address | None] = _source
+    banner: Callable[[str, int], str] = _banner
+    fingerprint: Callable[[int, str], str] = served.fingerprint
+
+    @classmethod
+    def real(cls, paths: Paths) -> Machine:
+        return cls(holder=lambda command: control.request(paths.holder_socket, command, 9.0))

@@ -1,0 +1,193 @@
+"""The way out and the way in: resolver, addresses, outgoing port 25, our ports from outside."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from entrypoint.checks import ipv6
+from entrypoint.checks.context import CheckContext
+from entrypoint.checks.parallel import every
+from entrypoint.dns.lookup import Absent, Found, Unknown
+from entrypoint.findings import Finding, Level
+from entrypoint.names import is_reachable
+
+_SECONDS = 10.0
+# Stand for the internet where no receiver's address is known (RFC 5737, RFC 3849).
+_TARGETS = {4: "198.51.100.1", 6: "2001:db8::1"}
+_WHY_RESOLVER = (
+    "Without answers no mail leaves; and a resolver that says REFUSED makes chasquid return mail "
+    "at once, as undeliverable."
+)
+_WHY_PORT = "Mail servers take mail on port 25 alone: without it nothing can be delivered."
+_WHY_REFUSED = "A receiver that greets with a refusal takes no mail from this address."
+_WHY_SOURCE = "SPF, reverse DNS and block lists go by the address that mail really comes from."
+_WHY_INSIDE = "What a firewall outside of this machine lets through can only be seen from outside."
+
+
+def check(context: CheckContext) -> list[Finding]:
+    # Whether IPv6 is there at all is said by the theme host.
+    versions = [item for item in context.families if item == 4 or ipv6.is_up(context)]
+    tries = _outgoing(context, versions)
+    return [
+        *_resolver(context),
+        *(finding for version in versions for finding in _source(context, version, tries[version])),
+        *(finding for version in versions for finding in _judged(context, version, tries[version])),
+        _incoming(context),
+    ]
+
+
+def _resolver(context: CheckContext) -> Iterator[Finding]:
+    answer = context.resolve("", "NS")
+    if not isinstance(answer, Found):
+        seen = answer.reason if isinstance(answer, Unknown) else "no name servers of the root"
+        yield Finding(
+            "resolver", Level.FAIL, "This host's DNS resolver does not answer.",
+            "see which one is set, and ask it:\n"
+            "cat /etc/resolv.conf\n"
+            "dig NS .",
+            seen=seen, why=_WHY_RESOLVER,
+        )  # fmt: skip
+
+
+# --- outgoing port 25 ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Try:
+    """What became of one receiver over one family. `banner` is empty if nobody was reached."""
+
+    receiver: str
+    version: int
+    address: str = ""
+    banner: str = ""
+    error: str = ""
+    routed: bool = True  # whether packets could leave at all
+    unknown: str = ""  # why it could not even be tried
+    absent: bool = False  # the receiver has no address of that family
+
+
+def _outgoing(context: CheckContext, versions: Sequence[int]) -> dict[int, list[_Try]]:
+    pairs = [(receiver, version) for version in versions for receiver in context.receivers]
+    found = every(pairs, lambda pair: _reach(context, *pair), _SECONDS)
+    tries = [
+        item or _Try(*pair, error="no answer in time")
+        for pair, item in zip(pairs, found, strict=True)
+    ]
+    return {
+        version: [item for item in tries if item.version == version and not item.absent]
+        for version in versions
+    }
+
+
+def _reach(context: CheckContext, receiver: str, version: int) -> _Try:
+    """Greet a receiver's best exchanger; no mail, no more than QUIT."""
+    mx = context.resolve(receiver, "MX")
+    if isinstance(mx, Unknown):
+        return _Try(receiver, version, unknown=mx.reason)
+    if isinstance(mx, Absent):
+        return _Try(receiver, version, unknown=f"{receiver} has no MX")
+    best = min(mx.values, key=lambda value: int(value.partition(" ")[0]))
+    host = best.partition(" ")[2].removesuffix(".")
+    answer = context.resolve(host, "A" if version == 4 else "AAAA")
+    if isinstance(answer, Unknown):
+        return _Try(receiver, version, unknown=answer.reason)
+    if isinstance(answer, Absent):
+        return _Try(receiver, version, absent=True)
+    address = answer.values[0]
+    try:
+        banner = context.machine.banner(address, 25)
+    except OSError as error:
+        routed = error.errno not in (errno.ENETUNREACH, errno.EADDRNOTAVAIL)
+        reason = error.strerror or str(error)
+        return _Try(receiver, version, address, error=reason, routed=routed)
+    return _Try(receiver, version, address, banner=banner or "(nothing)")
+
+
+def _judged(context: CheckContext, version: int, tries: Sequence[_Try]) -> Iterator[Finding]:
+    family = f"IPv{version}"
+    reached = [item for item in tries if item.banner]
+    missed = [item for item in tries if item.error]
+    if not reached and not missed:
+        reason = next((item.unknown for item in tries if item.unknown), "no receiver was found")
+        yield Finding(
+            "port-25-unknown", Level.UNKNOWN, f"Outgoing port 25 could not be tried over {family}.",
+            "", family, reason, _WHY_PORT,
+        )  # fmt: skip
+        return
+    if not reached:
+        names = ", ".join(item.receiver for item in missed)
+        seen = f"none of {names} answers: {missed[0].error}"
+        if not any(item.routed for item in missed):
+            fix = ipv6.netplan(context) if version == 6 else "see the network's settings:\nip route"
+            yield Finding(
+                "port-25-no-route", Level.FAIL, f"This host has no way out over {family}.", fix,
+                family, seen, _WHY_PORT,
+            )  # fmt: skip
+            return
+        yield Finding(
+            "port-25-blocked", Level.FAIL, f"Outgoing port 25 is blocked over {family}.",
+            "ask the server's provider to open outgoing port 25 (many do on request); until then "
+            "nothing can be sent", family, seen, _WHY_PORT,
+        )  # fmt: skip
+        return
+    for item in missed:
+        yield Finding(
+            "port-25-silent", Level.WARN, f"{item.receiver} was not reached over {family}.",
+            "look again later; others were reached, so port 25 is open",
+            f"{family} {item.receiver}", f"{item.address}: {item.error}", _WHY_PORT,
+        )  # fmt: skip
+    for item in reached:
+        if not item.banner.startswith("220"):
+            yield Finding(
+                "port-25-refused", Level.WARN, f"{item.receiver} refuses us over {family}.",
+                "read its answer: it often names the list or the form that helps",
+                f"{family} {item.receiver}", item.banner[:200], _WHY_REFUSED,
+            )  # fmt: skip
+
+
+def _source(context: CheckContext, version: int, tries: Sequence[_Try]) -> Iterator[Finding]:
+    """The address that mail leaves with against the one that the world is told."""
+    public = context.public(version)
+    target = next((item.address for item in tries if item.address), _TARGETS[version])
+    source = context.machine.source(target)
+    name, setting = f"IPv{version}", f"PUBLIC_IPV{version}"
+    if public is None:
+        yield Finding(
+            "address-unknown", Level.UNKNOWN, f"The public {name} address is not known.",
+            f"set it in .env:\n{setting}=ADDRESS", name,
+            f"the interface has {source}" if source else "no route", _WHY_SOURCE,
+        )  # fmt: skip
+    elif source in (None, public):
+        return
+    elif is_reachable(source):
+        yield Finding(
+            "address-differs", Level.WARN, f"Mail leaves from {source}, not from {public}.",
+            "give mail the address that has SPF and reverse DNS, or set the other in .env:\n"
+            f"{setting}={source}",
+            name, str(source), _WHY_SOURCE,
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "address-nat", Level.INFO, f"This server is behind address translation ({name}).",
+            f"see that ports 25, 465 and 587 of {public} are passed on to {source}", name,
+            f"{source} here, {public} outside", _WHY_SOURCE,
+        )  # fmt: skip
+
+
+# --- incoming ------------------------------------------------------------------------------------
+
+
+def _incoming(context: CheckContext) -> Finding:
+    host = context.settings.mail_hostname
+    command = "\n".join(
+        f"for port in 25 465 587; do nc -{version} -vz {host} $port; done"
+        for version in context.families
+    )
+    return Finding(
+        "ports-from-outside", Level.UNKNOWN,
+        "Whether ports 25, 465 and 587 can be reached from outside is not known.",
+        f"try from another machine:\n{command}",
+        seen="no connection from outside is on record", why=_WHY_INSIDE,
+    )  # fmt: skip

@@ -1,0 +1,17 @@
+"""The domains' records: all of `dns --check` but what `names` and `keys` look at themselves."""
+
+from __future__ import annotations
+
+from entrypoint.checks import verdicts
+from entrypoint.checks.context import CheckContext
+from entrypoint.dns.records import Role
+from entrypoint.findings import Finding
+
+NAMES = (Role.ADDRESS, Role.POINTER)  # the host's own: checks/names.py
+KEYS = (Role.DKIM,)  # checks/keys.py
+
+
+def check(context: CheckContext) -> list[Finding]:
+    own = [record for record in context.records if record.role not in (*NAMES, *KEYS)]
+    found = [verdicts.finding(item) for item in verdicts.judge(context, own)]
+    return [item for item in found if item]

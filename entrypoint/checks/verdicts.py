@@ -1,0 +1,84 @@
+"""What `dns --check` says of a record, as findings."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from functools import cache
+
+from entrypoint.checks.context import CheckContext
+from entrypoint.checks.parallel import every
+from entrypoint.dns import verify
+from entrypoint.dns.records import Record, RecordType
+from entrypoint.dns.verify import Status, Verdict
+from entrypoint.findings import Finding, Level
+
+_SECONDS = 10.0
+_LATE = "no answer in time"
+_WHY_UNKNOWN = "It may be right or wrong: nobody could say."
+
+
+def judge(context: CheckContext, records: Sequence[Record]) -> list[Verdict]:
+    """A verdict for each, in order; unknown for those that take too long."""
+
+    ask = cache(context.ask)  # SPF records lead to each other
+
+    def one(record: Record) -> Verdict:
+        return verify.judge(record, context.addresses, ask)
+
+    found = every(records, one, _SECONDS)
+    return [
+        verdict or Verdict(record, Status.UNKNOWN, reason=_LATE)
+        for record, verdict in zip(records, found, strict=True)
+    ]
+
+
+def subject(record: Record) -> str:
+    """`MX example.com`; a PTR is named by its address."""
+    return f"{record.type.value} {pointed_at(record) or record.name}"
+
+
+def pointed_at(record: Record) -> str:
+    """A PTR's address."""
+    if record.type is not RecordType.PTR or not record.name.endswith(".arpa"):
+        return ""
+    labels = record.name.split(".")[:-2][::-1]
+    if record.name.endswith(".in-addr.arpa"):
+        return ".".join(labels)
+    return str(ipaddress.IPv6Address(int("".join(labels), 16)))
+
+
+def finding(verdict: Verdict, why: str = "") -> Finding | None:
+    """What is worth saying; nothing for a record that is as it must be. `why`: else its purpose."""
+    record, what = verdict.record, subject(verdict.record)
+    why = why or record.purpose
+    seen = ", ".join(verdict.found) if verdict.found else ""
+    match verdict.status:
+        case Status.UNKNOWN:
+            return Finding(
+                "record-unknown", Level.UNKNOWN, f"{what} could not be looked up.", verdict.fix,
+                what, verdict.reason, _WHY_UNKNOWN,
+            )  # fmt: skip
+        case Status.OK if verdict.note:
+            return Finding(
+                "record-note", Level.INFO, f"{what}: {verdict.note}.", "", what, seen, why
+            )
+        case Status.OK:
+            return None
+    level = Level.INFO if record.optional else Level.FAIL
+    optional = " (optional)" if record.optional else ""
+    if verdict.status is Status.MISSING:
+        return Finding(
+            "record-missing", level, f"{what} is missing{optional}.", _fix(verdict), what,
+            seen or "nothing", why,
+        )  # fmt: skip
+    return Finding(
+        "record-different", level, f"{what} is not right{optional}: {verdict.reason}.",
+        _fix(verdict), what, seen, why,
+    )  # fmt: skip
+
+
+def _fix(verdict: Verdict) -> str:
+    """The fix with what is to be pasted on a line of its own."""
+    prose, colon, rest = verdict.fix.partition(": ")
+    return f"{prose}:\n{rest}" if colon and "v=" in rest else verdict.fix

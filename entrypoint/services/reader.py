@@ -1,0 +1,90 @@
+"""Looks at what chasquid's user alone may read, and says in numbers what is there.
+
+    reader queue
+    reader reports ADDRESS… DOMAIN…     of the last week, sent to these, about these
+
+Prints one JSON object. A process of its own, started by the socket holder for one look: what it
+reads came from anybody, so its memory and its time are limited, and its user can do nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import stat
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from entrypoint import queue, reports
+from entrypoint.paths import Paths
+from entrypoint.services.mda import folder_name
+
+_SECONDS = 5.0  # for the look itself
+_MEMORY = 512 << 20  # bytes of address space
+_WEEK = 7 * 86400.0
+_MAX_MESSAGES = 2000
+
+
+def main() -> int:
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    paths = Paths()
+    what, *words = sys.argv[1:]
+    if what == "queue":
+        found = queue.summarise(paths.queue / "queue", _SECONDS).to_json()
+    else:
+        found = kept_reports(paths.mail, words, time.time(), _SECONDS).to_json()
+    sys.stdout.write(json.dumps(found))
+    return 0
+
+
+def kept_reports(mail: Path, words: Sequence[str], now: float, seconds: float) -> reports.Summary:
+    """The reports among the mail of the addresses among `words`, about the domains among them."""
+    files = [path for word in words if "@" in word for path in _messages(mail, word, now - _WEEK)]
+    files.sort(reverse=True)  # the newest first, should there be too many
+    wanted = [path for _, path in files[:_MAX_MESSAGES]]
+    deadline = time.monotonic() + seconds
+    looked_at = 0
+
+    def contents() -> Iterator[bytes]:
+        nonlocal looked_at
+        for path in wanted:
+            if time.monotonic() > deadline:
+                return
+            looked_at += 1
+            yield _content(path)
+
+    summary = reports.summarise(contents(), [word for word in words if "@" not in word])
+    return replace(summary, skipped=len(files) - looked_at)
+
+
+def _messages(mail: Path, address: str, since: float) -> Iterator[tuple[float, Path]]:
+    """The messages of an address's Maildir that came since then, with their times."""
+    local, _, domain = address.rpartition("@")
+    maildir = mail / folder_name(domain) / folder_name(local)
+    for folder in (maildir / "new", maildir / "cur"):
+        if not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            for item in entries:
+                found = item.stat(follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode) and found.st_mtime >= since:
+                    yield found.st_mtime, Path(item.path)
+
+
+def _content(path: Path) -> bytes:
+    """Nothing for a file that has gone meanwhile: it counts as unreadable."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(reports.MAX_MESSAGE + 1)
+    except OSError:
+        return b""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
