@@ -24,6 +24,8 @@ RUN pip --python /opt/tambo/bin/python install --no-deps --no-build-isolation --
  && pip --python /opt/tambo/bin/python uninstall -y setuptools wheel packaging \
  && rm -rf /opt/tambo/share \
  && find /opt/tambo -depth -type d \( -name tests -o -name test \) -exec rm -rf {} + \
+ && find /opt/tambo/lib/python3*/site-packages/botocore/data -mindepth 1 -maxdepth 1 -type d \
+    ! -name route53 -exec rm -rf {} + \
  && find /opt/tambo -name '*.pyc' -delete \
  && /opt/tambo/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tambo/lib
 

@@ -28,10 +28,16 @@ class Hook:
     groups: tuple[tuple[str, ...], ...]
 
     def missing(self, given: frozenset[str]) -> str:
-        """What to set if none of the credentials is there; else an empty string."""
-        if not self.groups or any(name in given for group in self.groups for name in group):
+        """What to set, if no way to give credentials is complete; else an empty string.
+
+        Not all of it may be needed: some hooks declare what they can do without.
+        """
+        lacking = [tuple(name for name in group if name not in given) for group in self.groups]
+        if not all(lacking):
             return ""
-        return ", or ".join(" and ".join(group) for group in self.groups)
+        begun = [lack for lack, group in zip(lacking, self.groups, strict=True) if lack != group]
+        ways = [min(begun, key=len)] if begun else lacking
+        return ", or ".join(" and ".join(way) for way in ways)
 
 
 def names(folder: Path = FOLDER) -> tuple[str, ...]:

@@ -58,6 +58,13 @@ def _hook_name(value: Any) -> Any:
     return value
 
 
+def _driver_name(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"[a-z0-9]{1,40}", value := _lower(value)):
+        msg = f"{shown(value)} is not the name of a provider of dns-lexicon, such as hover"
+        raise ValueError(msg)
+    return value
+
+
 def _acme_server(value: Any) -> Any:
     if isinstance(value, str):
         value = value.strip()
@@ -299,6 +306,12 @@ class Settings(BaseModel):
         "that the web server serves. Default: tambo answers on port 80 while it is needed.",
         examples=["/webroot"],
     )] = None  # fmt: skip
+    lexicon_provider: Annotated[str | None, BeforeValidator(_driver_name), Field(
+        description="For publish-dns, where ACME_DNS is not set or not known to it: the DNS "
+        "provider by dns-lexicon's name. Its options are set beside it, in dns-lexicon's own form, "
+        "such as LEXICON_HOVER_AUTH_USERNAME.",
+        examples=["hover"],
+    )] = None  # fmt: skip
     dkim_keys: Annotated[Many[Literal["rsa2048", "ed25519"]], Field(
         description="The DKIM keys that sign: `rsa2048`, or `rsa2048,ed25519`.",
         examples=["rsa2048,ed25519"], min_length=1,
@@ -352,6 +365,8 @@ class Settings(BaseModel):
 
     # Variables of the provider's hook, from the environment; never a setting's name.
     provider: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
+    # LEXICON_<LEXICON_PROVIDER>_<OPTION>, likewise.
+    lexicon: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
 
     @property
     def tls_mode(self) -> str:
@@ -389,8 +404,11 @@ _PREFIXES = (
     "DMARC_",
     "MAX_",
     "GIVE_UP_",
+    "LEXICON_",
 )
-_NAMES = {field.upper(): field for field in Settings.model_fields if field != "provider"}
+# Not read from a variable of their own name.
+CREDENTIALS = frozenset({"provider", "lexicon"})
+_NAMES = {field.upper(): field for field in Settings.model_fields if field not in CREDENTIALS}
 # Stands in for a missing or wrong MAIL_HOSTNAME while the rest is checked (RFC 2606).
 _NO_HOSTNAME = "missing.invalid"
 
@@ -417,7 +435,9 @@ def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
         elif value:
             raw[field] = value
     hook = _hook(raw.get("acme_dns", ""), hooks, problems)
-    problems |= _unknown(environ, hook.variables if hook else frozenset())
+    lexicon, wrong = _lexicon_options(environ, raw.get("lexicon_provider", ""))
+    theirs = hook.variables if hook else frozenset()
+    problems |= wrong | _unknown(environ, theirs | lexicon.keys() | wrong.keys())
     raw = {field: value for field, value in raw.items() if value.strip()}
     provider: dict[str, SecretStr] = {}
     if hook:
@@ -446,9 +466,7 @@ def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
             "correct .env, then: docker compose up -d. All settings: docs/settings.md",
             exit_code=Exit.SETTINGS,
         )
-    if hook:
-        return settings.model_copy(update={"provider": provider})
-    return settings
+    return settings.model_copy(update={"provider": provider, "lexicon": lexicon})
 
 
 def _add(problems: dict[str, str], name: str, text: str) -> None:
@@ -492,6 +510,34 @@ def provider_variables(
     return found, problems
 
 
+def _lexicon_options(
+    environ: Mapping[str, str], provider: str
+) -> tuple[dict[str, SecretStr], dict[str, str]]:
+    """The options of dns-lexicon's provider that are set, each perhaps as NAME_FILE; and the
+    problems by name. What each is called is checked when they are used."""
+    found: dict[str, SecretStr] = {}
+    problems: dict[str, str] = {}
+    provider = provider.strip().upper()
+    if not re.fullmatch(r"[A-Z0-9]+", provider):
+        return found, problems
+    for variable in environ:
+        if not re.fullmatch(rf"LEXICON_{provider}_[A-Z0-9_]{{1,60}}", variable):
+            continue
+        name = variable.removesuffix("_FILE")
+        value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
+        try:
+            if value and path:
+                msg = f"both {name} and {name}_FILE are set; keep one of them"
+                raise ValueError(msg)
+            value = (_read(path) if path else value).strip()
+        except ValueError as error:
+            text = str(error)
+            problems[name] = text if text.startswith("both") else f"{name}_FILE: {text}"
+            continue
+        found[name] = SecretStr(value)
+    return found, problems
+
+
 def _read(path: str) -> str:
     try:
         with Path(path).open("rb") as file:
@@ -527,6 +573,8 @@ def _unknown(environ: Mapping[str, str], provider: frozenset[str]) -> dict[str, 
         near = difflib.get_close_matches(base, _NAMES, n=1, cutoff=0.8)
         if name.startswith(_PREFIXES) or near:
             hint = f"; did you mean {near[0]}?" if near else ""
+            if name.startswith("LEXICON_") and not near:
+                hint = "; only options of LEXICON_PROVIDER are, with its name after LEXICON_"
             plain = re.fullmatch(r"\w{1,60}", name, re.ASCII)
             problems[name] = f"{name if plain else shown(name)} is not a setting{hint}"
     return problems

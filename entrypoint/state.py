@@ -47,12 +47,14 @@ class DomainState:
 class Issue:
     """What is remembered of the issuing of one certificate. Times are seconds since 1970.
 
-    `identity` is of the request that the certificate in place answers. `window` is the renewal
-    window that the authority suggested, for the certificate with `fingerprint`.
+    `identity` is of the request that the certificate in place answers. `begun` is of a try that
+    has not ended. `window` is the renewal window that the authority suggested, for the certificate
+    with `fingerprint`.
     """
 
     identity: str = ""
     issued: float = 0.0
+    begun: float = 0.0
     failures: int = 0
     next_try: float = 0.0
     error: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entrypoint.settings import DURATION, Settings
+from entrypoint.settings import CREDENTIALS, DURATION, Settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,14 +36,17 @@ def settings_page() -> str:
     ]
     for name, description, example, required, default in _settings():
         lines += ["", f"## {name}", "", *textwrap.wrap(description, 98), ""]
-        lines.append("Required." if required else f"Default: {default}.")
+        if required:
+            lines.append("Required.")
+        elif "Default:" not in description:
+            lines.append(f"Default: {default}.")
         lines.append(f"Example: `{name}={example}`")
     return "\n".join(lines) + "\n"
 
 
 def _settings() -> Iterator[tuple[str, str, str, bool, str]]:
     for field, info in Settings.model_fields.items():
-        if field == "provider":  # no setting of ours: the hook's own variables
+        if field in CREDENTIALS:  # no settings of ours: the providers' own variables
             continue
         if not info.description or not info.examples:
             sys.exit(f"{field} has no description or no example")
@@ -60,7 +63,7 @@ def _default(value: Any, *, duration: bool) -> str:
     if duration:
         return f"`{value // 86400}d`"
     if value is None or value == ():
-        return "see above" if value is None else "none"
+        return "none"
     return f"`{','.join(value) if isinstance(value, tuple) else value}`"
 
 

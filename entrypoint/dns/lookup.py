@@ -66,27 +66,37 @@ class Authoritative:
     )
 
     def __call__(self, name: str, kind: str) -> Answers:
-        return self._follow(dns.name.from_text(name), kind, _MAX_CHAIN)
+        try:
+            absolute = dns.name.from_text(name)
+        except (dns.exception.DNSException, UnicodeError):
+            return {"the rules for names": Absent()}  # SPF records name what cannot exist
+        return self._follow(absolute, kind, _MAX_CHAIN)
 
     def _follow(self, name: dns.name.Name, kind: str, left: int) -> Answers:
         servers = self._servers_of(name)
         if not isinstance(servers, Mapping):
             return {"the resolver": servers}
         answers: dict[str, Answer] = {}
+        targets: list[dns.name.Name] = []
         for server, addresses in servers.items():
-            answer = self._ask_server(addresses, name, kind)
-            if isinstance(answer, dns.name.Name):
-                if left == 0:
-                    answers[server] = Unknown("a chain of too many CNAMEs")
-                else:
-                    answers[server] = one(self._follow(answer, kind, left - 1))
-            else:
+            answer = self._ask_server(server, addresses, name, kind)
+            if not isinstance(answer, dns.name.Name):
                 answers[server] = answer
+            elif left == 0:
+                answers[server] = Unknown("a chain of too many CNAMEs")
+            elif answer not in targets:
+                targets.append(answer)
+        for target in targets:  # each of its servers counts, as those of the name itself
+            for server, found in self._follow(target, kind, left - 1).items():
+                answers[f"{server} (for {target.to_text(omit_final_dot=True)})"] = found
         return answers
 
     def _servers_of(self, name: dns.name.Name) -> Mapping[str, tuple[str, ...]] | Unknown | Absent:
         """The name servers of the zone that a name is in, with their addresses."""
-        resolver = _resolver(self.timeout)
+        try:
+            resolver = _resolver(self.timeout)
+        except (dns.exception.DNSException, OSError) as error:
+            return Unknown(f"this host has no resolver: {_words(error)}")
         zone = name
         while True:
             if zone in self._servers:
@@ -96,8 +106,10 @@ class Authoritative:
             except dns.resolver.NXDOMAIN:
                 answer = None
             except (dns.exception.DNSException, OSError) as error:
-                return Unknown(f"the name servers of {zone} could not be found: {_words(error)}")
-            if answer is not None and answer.rrset is not None:
+                where = zone.to_text(omit_final_dot=True)
+                return Unknown(f"the name servers of {where} could not be found: {_words(error)}")
+            # Those of another name are a CNAME's end, not of this zone.
+            if answer is not None and answer.rrset is not None and answer.rrset.name == zone:
                 break
             if zone == dns.name.root:
                 return Absent()
@@ -112,28 +124,28 @@ class Authoritative:
         return found
 
     def _ask_server(
-        self, addresses: tuple[str, ...], name: dns.name.Name, kind: str
+        self, server: str, addresses: tuple[str, ...], name: dns.name.Name, kind: str
     ) -> Answer | dns.name.Name:
         """One server's answer, at the first of its addresses that gives one; or a CNAME's end."""
-        reason = "it has no address"
+        reason = f"the name server {server}: its address could not be found"
         for address in addresses:
+            place = f"the name server {server} ({address})"
             query = dns.message.make_query(name, kind, payload=_UDP_SIZE)
             query.flags &= ~dns.flags.RD
             try:
                 answer = self._exchange(query, address)
             except (dns.exception.DNSException, OSError) as error:
-                reason = f"{address}: {_words(error)}"
+                reason = f"{place}: {_words(error)}"
                 continue
             code = answer.rcode()
-            if code == dns.rcode.NXDOMAIN:
+            if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+                reason = f"{place} answered {dns.rcode.to_text(code)}"
+            elif not answer.flags & dns.flags.AA:
+                reason = f"{place} does not serve the zone (lame delegation)"
+            elif code == dns.rcode.NXDOMAIN:
                 return Absent()
-            if code != dns.rcode.NOERROR:
-                reason = f"{address}: {dns.rcode.to_text(code)}"
-                continue
-            if not answer.flags & dns.flags.AA:
-                reason = f"{address}: it does not serve the zone (lame delegation)"
-                continue
-            return _values(answer, name, kind)
+            else:
+                return _values(answer, name, kind)
         return Unknown(reason)
 
     def _exchange(self, query: dns.message.Message, address: str) -> dns.message.Message:

@@ -5,10 +5,12 @@ Parsing is as lenient as the RFCs make receivers, so that what is judged is what
 
 from __future__ import annotations
 
-import binascii
+import re
 from base64 import b64decode
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import quote, unquote
 
 from entrypoint.names import Address, shown
 
@@ -33,28 +35,33 @@ class Spf:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError. What stands behind `all` has no effect and is kept as a term."""
+        """Raises ValueError. Of several `all` the first one counts (RFC 7208 5.1); terms that
+        stand behind it, which have no effect, are kept before it."""
         if not cls.is_one(text):
             msg = f"{shown(text)} does not start with v=spf1"
             raise ValueError(msg)
         words = text.split()[1:]
-        last = next((word for word in reversed(words) if word.lstrip("+-~?").lower() == "all"), "")
-        return cls(tuple(word for word in words if word is not last), last.lower())
+        ends = [word.lower() for word in words if _is_all(word)]
+        terms = tuple(word for word in words if not _is_all(word))
+        return cls(terms, ends[0] if ends else "")
 
-    def including(self, name: str) -> Spf:
-        """The record that also passes what `name` passes; the rest stays as it is."""
-        term = f"include:{name}"
-        return self if term in self.terms else Spf((*self.terms, term), self.all)
+    @property
+    def lets_all_in(self) -> bool:
+        return self.all in ("+all", "all")
+
+
+def _is_all(word: str) -> bool:
+    return word.lower() in ("all", "+all", "-all", "~all", "?all")
 
 
 def tags(text: str) -> dict[str, str]:
-    """`tag=value; …` as RFC 6376 3.2 has it, names in lower case. Raises ValueError."""
+    """`tag=value; …` as RFC 6376 3.2 has it, in order. Raises ValueError."""
     found: dict[str, str] = {}
     for part in text.split(";"):
         if not part.strip():
             continue
         name, equals, value = part.partition("=")
-        name = name.strip().lower()
+        name = name.strip()
         if not equals or not name.isidentifier():
             msg = f"{shown(part.strip())} is not tag=value"
             raise ValueError(msg)
@@ -80,18 +87,32 @@ class DkimRecord:
         """Raises ValueError for what a verifier would not take. An empty key is a revoked one."""
         found = tags(text)
         if found.get("v", "DKIM1") != "DKIM1":
-            msg = f"v={found['v']} is not v=DKIM1"
+            msg = f"v={shown(found['v'])} is not v=DKIM1"
+            raise ValueError(msg)
+        if "v" in found and next(iter(found)) != "v":
+            msg = "v=DKIM1 does not stand first"
             raise ValueError(msg)
         if "p" not in found:
             msg = "the tag p, the key, is missing"
             raise ValueError(msg)
+        if "h" in found and "sha256" not in _words(found["h"]):
+            msg = f"h={shown(found['h'])} does not allow sha256, with which mail is signed"
+            raise ValueError(msg)
+        if "s" in found and not {"*", "email"}.intersection(_words(found["s"])):
+            msg = f"s={shown(found['s'])} says that the key is not for e-mail"
+            raise ValueError(msg)
         public = "".join(found["p"].split())  # folding white space may stand anywhere in it
         try:
             b64decode(public, validate=True)
-        except binascii.Error:
+        except ValueError:
             msg = "the key (p=) is not base64"
             raise ValueError(msg) from None
         return cls(found.get("k", "rsa").lower(), public)
+
+
+def _words(value: str) -> list[str]:
+    """A tag's value that is a list with colons."""
+    return [word.strip() for word in value.split(":")]
 
 
 @dataclass(frozen=True)
@@ -114,15 +135,15 @@ class Dmarc:
     @classmethod
     def is_one(cls, text: str) -> bool:
         """Whether a TXT record is a DMARC record at all (RFC 7489 6.6.3)."""
-        return text.replace(" ", "").startswith("v=DMARC1")
+        return bool(re.match(r"[vV][ \t]*=[ \t]*DMARC1[ \t]*(;|$)", text))
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises ValueError for what receivers would ignore."""
-        found = tags(text)
-        if found.get("v") != "DMARC1" or not cls.is_one(text):
+        if not cls.is_one(text):
             msg = "it must begin with v=DMARC1"
             raise ValueError(msg)
+        found = {name.lower(): value for name, value in tags(text).items()}
         policy = found.get("p", "").lower()
         if policy not in ("none", "quarantine", "reject"):
             msg = f"p={shown(found.get('p', ''))} is none of none, quarantine and reject"
@@ -146,24 +167,34 @@ class TlsRpt:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError."""
+        """Raises ValueError. `rua` may be empty: reports may also go to https (RFC 8460 3)."""
         found = tags(text)
-        if found.get("v") != "TLSRPTv1":
+        if not cls.is_one(text):
             msg = "it must begin with v=TLSRPTv1"
             raise ValueError(msg)
-        return cls(_from_mailto(found.get("rua", "")))
+        if "rua" not in found:
+            msg = "the tag rua, where reports go, is missing"
+            raise ValueError(msg)
+        return cls(_from_mailto(found["rua"]))
+
+    @classmethod
+    def is_one(cls, text: str) -> bool:
+        """Whether a TXT record is a TLS-RPT record at all (RFC 8460 3)."""
+        return bool(re.match(r"v=TLSRPTv1[ \t]*(;|$)", text))
 
 
 def _mailto(addresses: tuple[Address, ...]) -> str:
-    # RFC 7489 6.2: a comma or exclamation mark inside a URI must be percent-encoded.
-    return ",".join(f"mailto:{address.replace('!', '%21')}" for address in addresses)
+    # Percent-encoded is what would end or cut a URI: ! and , (RFC 7489 6.2), ? # & (RFC 6068 2).
+    return ",".join(f"mailto:{quote(address, safe='@+')}" for address in addresses)
 
 
 def _from_mailto(text: str) -> tuple[Address, ...]:
-    """The addresses among URIs; a size limit (`!10m`) and other kinds of URI are left out."""
+    """The addresses among URIs. Left out are size limits (`!10m`), other kinds of URI, and
+    addresses that cannot be ours."""
     found = []
     for uri in text.split(","):
         scheme, _, rest = uri.strip().partition(":")
         if scheme.lower() == "mailto":
-            found.append(Address.parse(rest.partition("!")[0].replace("%21", "!")))
+            with suppress(ValueError):
+                found.append(Address.parse(unquote(rest.partition("!")[0])))
     return tuple(found)

@@ -119,8 +119,13 @@ def verdicts(found: Sequence[Verdict], *, colour: bool = False) -> str:
         lines += [f"note: {verdict.note}."] if verdict.note else []
         if verdict.fix and verdict.status is not Status.OK:
             lines.append(f"fix: {verdict.fix}")
-        out += [f"           {line}" for line in lines]
+        out += [f"           {_printable(line)}" for line in lines]
     return "\n".join(out) + "\n"
+
+
+def _printable(text: str) -> str:
+    """What others have written into DNS may hold what a terminal obeys."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def verdicts_as_json(found: Sequence[Verdict]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,6 +12,8 @@ from entrypoint.dns.lookup import Absent, Ask, Unknown, one
 
 _ask: ContextVar[Ask] = ContextVar("ask")
 _RESULTS = ("pass", "fail", "softfail", "neutral", "none", "permerror", "temperror")
+# What pyspf puts before its reasons; the result says as much.
+_PREFIX = re.compile(r"^SPF (Permanent|Temporary) Error: (DNS )?")
 
 
 def evaluate(address: str, domain: str, ask: Ask) -> tuple[str, str]:
@@ -20,7 +23,7 @@ def evaluate(address: str, domain: str, ask: Ask) -> tuple[str, str]:
         result, reason = spf.check2(i=address, s=f"postmaster@{domain}", h=domain)
     finally:
         _ask.reset(token)
-    return (result if result in _RESULTS else "permerror"), reason
+    return (result if result in _RESULTS else "permerror"), _PREFIX.sub("", reason)
 
 
 def _look_up(
@@ -41,7 +44,7 @@ def _value(kind: str, text: str) -> Any:
         return (text.encode(),)
     if kind == "MX":
         preference, _, host = text.partition(" ")
-        return int(preference), host.removesuffix(".")
+        return (int(preference) if preference.isdecimal() else 0), host.removesuffix(".")
     return text.removesuffix(".")
 
 
