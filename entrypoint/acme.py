@@ -122,7 +122,9 @@ def account_file(request: Request) -> tuple[Path, str] | None:
     if not request.eab:
         return None
     # acme.sh leaves the port out of its folder's name.
-    server = re.sub(r"^https://([^/:]+)(:[0-9]+)?", r"\1", _URLS.get(request.server, request.server))
+    server = re.sub(
+        r"^https://([^/:]+)(:[0-9]+)?", r"\1", _URLS.get(request.server, request.server)
+    )
     kid, key = request.eab
     text = f"CA_EAB_KEY_ID='{kid}'\nCA_EAB_HMAC_KEY='{key}'\n"
     return request.home / "ca" / server / "ca.conf", text
@@ -162,6 +164,8 @@ def redact(text: str, secrets: tuple[str, ...]) -> str:
     return text
 
 
+_PROVIDER = "the DNS provider did not take the challenge"
+
 # What acme.sh prints, what it means and what mends it; the first that matches is told.
 _CAUSES = (
     ("No space left on device", "the disk is full", "make room on the volume's disk"),
@@ -176,6 +180,16 @@ _CAUSES = (
         "see that the clock is right: timedatectl",
     ),
     (
+        "SSL certificate problem",
+        "a server's certificate is signed by nobody who is known here",
+        "for a private certificate authority set ACME_CA_BUNDLE to its root certificate",
+    ),
+    (
+        "urn:ietf:params:acme:error:serverInternal|HTTP/1.1 50[0-9]|The CA server answered 50[0-9]",
+        "the certificate authority is in trouble itself",
+        "wait, the next try comes by itself",
+    ),
+    (
         "externalAccountRequired|EAB|external account",
         "the certificate authority wants an account of its own (external account binding)",
         "set ACME_EAB_KID and ACME_EAB_HMAC_KEY as it gave them to you",
@@ -187,12 +201,16 @@ _CAUSES = (
             "|Unauthorized|Authentication|Invalid (token|key|signature|credential|API)"
             "|HTTP/1.1 40[13]"
         ),
-        "the DNS provider did not take the challenge",
-        "see that the credentials are right, may edit this zone, and that the zone is there",
+        _PROVIDER,
+        (
+            "see that the credentials are right and may edit this zone, that the zone is there, "
+            "and that this server reaches the provider"
+        ),
     ),
     (
         (
             "Incorrect TXT record|No TXT record found|NXDOMAIN looking up TXT|DNS problem"
+            "|retrieving TXT records"
             "|urn:ietf:params:acme:error:(dns|unauthorized|incorrectResponse)|[Tt]imed? ?out.*DNS"
         ),
         "the certificate authority did not see the challenge",
@@ -202,14 +220,14 @@ _CAUSES = (
         ),
     ),
     (
-        "urn:ietf:params:acme:error:connection|Fetching http|Connection refused to",
-        "the certificate authority could not reach this server",
-        "see that port 80 is open to the internet on every address that DNS has for it",
-    ),
-    (
         "urn:ietf:params:acme:error:caa|CAA",
         "a CAA record forbids this certificate authority",
         "add the authority to the CAA record of the domain, or remove the record",
+    ),
+    (
+        "urn:ietf:params:acme:error:connection|Fetching http|Verification error details: Get ",
+        "the certificate authority could not reach this server",
+        "see that port 80 is open to the internet on every address that DNS has for it",
     ),
     (
         (
@@ -222,16 +240,32 @@ _CAUSES = (
 )
 
 
-def explain(status: int, lines: list[str]) -> tuple[str, str]:
-    """What went wrong, with acme.sh's own last words, and the fix."""
+# Its telling lines, the most telling first.
+_TELLING = (
+    r"curl: \(\d+\)",
+    r"Please (set|specify|provide|define|export)|Verification error details",
+    r"(?i)error|fail|invalid|limit|refus|space",
+)
+
+
+def explain(status: int, lines: list[str], missing: str = "") -> tuple[str, str]:
+    """What went wrong, with acme.sh's own telling words, and the fix.
+
+    `missing` are the variables that the DNS provider's hook would also read.
+    """
     if status == 124:
         return f"acme.sh did not end within {_TIMEOUT / 60:.0f} minutes", "try again later"
+    if status < 0:
+        return f"acme.sh was killed by signal {-status}", "see that the container has memory enough"
     text = "\n".join(lines)
     details = re.findall(r'"detail" *: *"([^"]+)"', text)
-    telling = [line for line in lines if re.search(r"(?i)error|fail|invalid|limit|refus", line)]
-    words = (details or telling or lines or ["nothing"])[-1].strip()[:300]
+    telling = ([line for line in lines if re.search(pattern, line)] for pattern in _TELLING)
+    found = next(filter(None, (details, *telling, lines)), ["nothing"])
+    words = found[-1].strip(" (\\")[:300]
     for pattern, meaning, fix in _CAUSES:
         if re.search(pattern, text):
+            if missing and meaning == _PROVIDER:
+                fix = f"set {missing}; else {fix}"
             return f"{meaning} (acme.sh: {words})", fix
     return f"acme.sh ended with status {status}: {words}", "see the log above for the reason"
 

@@ -39,6 +39,11 @@ class Certificate:
     def lifetime(self) -> timedelta:
         return self.not_after - self.not_before
 
+    @property
+    def host(self) -> str:
+        """A server name for which it is the one to serve."""
+        return min(self.names, key=lambda name: name[0] == "*").replace("*", "host", 1)
+
     def covers(self, name: Domain) -> bool:
         return name in self.names or f"*.{name.parent}" in self.names
 
@@ -57,10 +62,12 @@ def load(chain: bytes, key: bytes) -> Certificate:
         raise ValueError(msg)
     try:
         extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = tuple(extension.value.get_values_for_type(x509.DNSName))
     except x509.ExtensionNotFound:
-        msg = "the certificate names no host (no subjectAltName)"
-        raise ValueError(msg) from None
-    names = tuple(extension.value.get_values_for_type(x509.DNSName))
+        names = ()
+    if not names:
+        msg = "the certificate names no host (no DNS name in subjectAltName)"
+        raise ValueError(msg)
     # Some authorities leave the common name out, Pebble all of it.
     issuer = leaf.issuer.rfc4514_string() or "unnamed"
     return Certificate(

@@ -47,13 +47,17 @@ def _has_ipv6() -> bool:
 def _server(family: socket.AddressFamily, address: str, root: Path) -> ThreadingHTTPServer:
     class Server(ThreadingHTTPServer):
         address_family = family
-        allow_reuse_address = True
         daemon_threads = True
 
         def server_bind(self) -> None:
+            # Connections of the last time, minutes ago, are no reason to fail.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self.socket.bind(self.server_address)
+
+        def handle_error(self, *_args: object) -> None:
+            """Say nothing: clients come and go as they like."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
@@ -83,8 +87,7 @@ def _server(family: socket.AddressFamily, address: str, root: Path) -> Threading
             return Server((address, PORT), Handler)
     except OSError as error:
         msg = (
-            f"port {PORT} of {address} cannot be used for the challenge: {error.strerror}"
-            f"{_owner(family)}"
+            f"port {PORT} of {address} cannot be used for the challenge: {error.strerror}{_owner()}"
         )
         raise UserError(
             msg,
@@ -93,19 +96,19 @@ def _server(family: socket.AddressFamily, address: str, root: Path) -> Threading
         ) from None
 
 
-def _owner(family: socket.AddressFamily) -> str:
+def _owner() -> str:
     """Who has the port, as far as a container can tell: what answers there, under which user.
 
     The host's processes are not visible here, but its sockets are, and web servers say their name.
     """
     said = []
-    table = "/proc/net/tcp6" if family == socket.AF_INET6 else "/proc/net/tcp"
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path(table).read_text().splitlines()[1:]:
-            words = line.split()
-            if words[1].endswith(f":{PORT:04X}") and words[3] == "0A":
-                said.append(f"user id {words[7]}")
-                break
+    # A listener of the second table may serve both families.
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError, IndexError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                words = line.split()
+                if words[1].endswith(f":{PORT:04X}") and words[3] == "0A":
+                    said.append(f"user id {words[7]}")
     with suppress(OSError, http.client.HTTPException):
         connection = http.client.HTTPConnection("localhost", PORT, timeout=2)
         connection.request("HEAD", "/")
@@ -113,4 +116,4 @@ def _owner(family: socket.AddressFamily) -> str:
         if server:
             said.insert(0, f"a web server that calls itself {server[:60]!a}")
         connection.close()
-    return f"; it is held by {', '.join(said)}" if said else ""
+    return f"; it is held by {', '.join(dict.fromkeys(said))}" if said else ""

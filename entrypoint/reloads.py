@@ -7,8 +7,8 @@ that fails is tried again later and stops nobody else.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from entrypoint import apply, certs, process
@@ -38,32 +38,37 @@ class Reloads:
 
     def want(self, domain: Domain) -> None:
         """Have every executable run for `domain`."""
-        pending = self.pending()
-        for name in self._executables():
-            domains = dict.fromkeys((*pending.get(name, Pending()).domains, str(domain)))
-            pending[name] = Pending(domains=tuple(domains))
-        self._keep(pending)
+        with apply.edit_lock(self.paths, self.ids):
+            pending = self.pending()
+            for name in self._executables():
+                domains = dict.fromkeys((*pending.get(name, Pending()).domains, str(domain)))
+                pending[name] = Pending(domains=tuple(domains))
+            self._keep(pending)
 
     def run(self) -> None:
         """Run what is due."""
-        pending, executables = self.pending(), self._executables()
-        after = {}
-        for name, item in pending.items():
-            if name not in executables:
+        executables = self._executables()
+        for name, item in self.pending().items():
+            # A longer wait than there is was set by a clock that was wrong.
+            if name in executables and 0 < item.next_try - self.now() <= _LAST_BACK_OFF:
                 continue
-            if self.now() < item.next_try:
-                after[name] = item
-                continue
-            failed = tuple(
-                domain for domain in item.domains if not self._run(executables[name], domain)
-            )
-            if failed:
+            done = {
+                domain
+                for domain in item.domains
+                if name not in executables or self._run(executables[name], domain)
+            }
+            self._settle(name, done)
+
+    def _settle(self, name: str, done: Collection[str]) -> None:
+        """Note how an executable fared; what was wanted meanwhile stays wanted."""
+        with apply.edit_lock(self.paths, self.ids):
+            pending = self.pending()
+            item = pending.pop(name, Pending())
+            left = tuple(domain for domain in item.domains if domain not in done)
+            if left:
                 wait = min(_FIRST_BACK_OFF * 2 ** min(item.failures, 10), _LAST_BACK_OFF)
-                after[name] = replace(
-                    item, domains=failed, failures=item.failures + 1, next_try=self.now() + wait
-                )
-        if after != pending:
-            self._keep(after)
+                pending[name] = Pending(left, item.failures + 1, self.now() + wait)
+            self._keep(pending)
 
     def pending(self) -> dict[str, Pending]:
         try:
@@ -107,6 +112,6 @@ class Reloads:
         }
 
     def _keep(self, pending: Mapping[str, Pending]) -> None:
+        """Caller holds the edit lock."""
         content = json.dumps({name: asdict(item) for name, item in pending.items()}, indent=1)
-        with apply.edit_lock(self.paths, self.ids):
-            apply.write(self.paths.reloads, content.encode(), self.ids)
+        apply.write(self.paths.reloads, content.encode(), self.ids)

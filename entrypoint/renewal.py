@@ -5,12 +5,13 @@ Decisions are functions of (settings, state, now); `Renewer` acts on them.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -31,6 +32,8 @@ _FIRST_BACK_OFF = 15 * 60.0  # seconds; doubles with each failure
 _LAST_BACK_OFF = 24 * 3600.0  # seconds
 _ASK_WINDOW = 24 * 3600.0  # seconds between questions for the renewal window
 _MIN_INTERVAL = 3600.0  # seconds between two certificates of one name, whatever the reason
+_FREE_INTERRUPTIONS = 2  # tries in a row that may be killed before that counts as a failure
+_LOOK = 10.0  # seconds between looks at what is due
 _SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 _SHOWN_LINES = 12  # of acme.sh's output, in the log, when it fails
 
@@ -48,6 +51,9 @@ def request(settings: Settings, current: State, want: Wanted, paths: Paths) -> a
 
     A domain's acme.env wins; the common credentials reach another provider's hook never.
     """
+    for finding in current.findings:
+        if finding.subject == str(paths.domain(want.zone) / "acme.env"):
+            raise ValueError(finding.message)
     override = dict(current.domain(want.zone).provider)
     hook = override.pop("ACME_DNS", None) or settings.acme_dns or ""
     alias = override.pop("ACME_CHALLENGE_ALIAS", None) or settings.acme_challenge_alias or ""
@@ -107,11 +113,18 @@ def reason(
         why = "it is due for renewal"
     else:
         return ""
-    waits_until = max(issue.next_try, issue.issued + _MIN_INTERVAL if certificate else 0.0)
     # Issued in the future: the clock was set back meanwhile, and what it said is worth nothing.
-    if issue.issued > now.timestamp() + 60:
-        waits_until = issue.next_try
-    return why if now.timestamp() >= waits_until else ""
+    if certificate and 0 <= now.timestamp() - issue.issued < _MIN_INTERVAL:
+        return ""
+    return "" if waits(issue, now) else why
+
+
+def waits(issue: Issue, now: datetime) -> bool:
+    """Whether the waiting time after a failure is not over.
+
+    A longer one than there is was set by a clock that was wrong.
+    """
+    return 0 < issue.next_try - now.timestamp() <= _LAST_BACK_OFF
 
 
 def back_off(failures: int, left: timedelta | None) -> float:
@@ -135,13 +148,19 @@ def findings(settings: Settings, current: State, now: datetime) -> tuple[Finding
                     "certificate-error",
                     Level.WARN,
                     f"The certificate of {want.name} could not be issued: {issue.error}. "
-                    f"Tried {issue.failures} times; next try {again:%Y-%m-%d %H:%M} UTC.",
+                    f"Tries that failed: {issue.failures}; next: {again:%Y-%m-%d %H:%M} UTC.",
                     issue.fix,
                     subject=want.name,
                 )
             )
         if certificate:
-            found += _age(want.name, certificate, renew_at(certificate, issue), now)
+            fix = f"docker exec mail renew-cert {want.name}"
+            found += _age(want.name, certificate, renew_at(certificate, issue), now, fix)
+    fix = "docker exec mail renew-cert"
+    if settings.tls_mode == "files":
+        fix = "put a new one into the folder of TLS_FILES"
+        for name, certificate in current.certificates.items():
+            found += _age(name, certificate, renew_at(certificate, Issue()), now, fix)
     default = served_certificates(settings, current).get(DEFAULT)
     if default and default.not_after < now:
         found.append(
@@ -150,17 +169,16 @@ def findings(settings: Settings, current: State, now: datetime) -> tuple[Finding
                 Level.FAIL,
                 f"The certificate of {settings.mail_hostname} expired on "
                 f"{default.not_after:%Y-%m-%d}: mail programs refuse to connect.",
-                "docker exec mail renew-cert",
+                fix,
             )
         )
     return tuple(found)
 
 
 def _age(
-    name: Domain, certificate: certs.Certificate, due: datetime, now: datetime
+    name: Domain, certificate: certs.Certificate, due: datetime, now: datetime, fix: str
 ) -> Iterator[Finding]:
     left = certificate.not_after - now
-    fix = f"docker exec mail renew-cert {name}"
     expires = f"expires on {certificate.not_after:%Y-%m-%d %H:%M} UTC"
     if left < min(timedelta(days=1), certificate.lifetime / 12):
         yield Finding(
@@ -208,6 +226,9 @@ class Renewer:
     progress: bool = False  # whether acme.sh's lines are logged as they come
     reloads: Reloads = field(init=False)
     _files_seen: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _next_look: float = 0.0
+    # What could not be written: on a full disk too the waiting times are kept.
+    _unwritten: dict[Domain, Issue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reloads = Reloads(self.paths, self.ids, self.log, self.now)
@@ -216,9 +237,30 @@ class Renewer:
         """Issue what is due, copy what was mounted, run what has yet to run."""
         if self.settings.tls_mode == "files":
             self.copy_files()
-        for want in wanted(self.settings):
-            self.attempt(want)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _LOOK
+            current = state.load(self.paths)
+            for want in wanted(self.settings):
+                if not self._is_quiet(current, want):
+                    self.attempt(want)
         self.reloads.run()
+
+    def _is_quiet(self, current: State, want: Wanted) -> bool:
+        """Whether there is nothing to do for a certificate; cheap."""
+        issue, certificate = self._known(current, want), current.certificates.get(want.name)
+        now = datetime.fromtimestamp(self.now(), UTC)
+        if waits(issue, now):
+            return True
+        try:
+            identity = request(self.settings, current, want, self.paths).identity
+        except ValueError:
+            return False
+        if reason(want, identity, certificate, issue, now):
+            return False
+        return not certificate or self._knows_window(certificate, issue)
+
+    def _known(self, current: State, want: Wanted) -> Issue:
+        return self._unwritten.get(want.name) or current.issues.get(want.name, Issue())
 
     def attempt(self, want: Wanted, *, force: bool = False, patient: bool = True) -> Result:
         """Issue one certificate if it is due, or anyway.
@@ -230,20 +272,25 @@ class Renewer:
             if not free:
                 return Result.BUSY
             current = state.load(self.paths)
-            issue = current.issues.get(want.name, Issue())
+            issue = self._known(current, want)
             certificate = current.certificates.get(want.name)
+            now = datetime.fromtimestamp(self.now(), UTC)
+            if patient and waits(issue, now):
+                return Result.NOT_DUE
             try:
                 asked = request(self.settings, current, want, self.paths)
                 issue = self._ask_window(asked, certificate, issue, want)
-                now = datetime.fromtimestamp(self.now(), UTC)
                 why = "it was asked for"
                 if not force:
-                    memory = issue if patient else replace(issue, next_try=0.0)
+                    memory = replace(issue, next_try=0.0)
                     why = reason(want, asked.identity, certificate, memory, now)
                 if not why:
                     return Result.NOT_DUE
+                issue = self._begin(want, issue, patient=patient)
                 self.log(f"{want.name}: having a certificate issued: {why}")
-                new = self._issue(asked, renew=issue.identity == asked.identity)
+                # After a failure in full: what acme.sh noted may be what is wrong.
+                same = issue.identity == asked.identity and not issue.failures
+                new = self._issue(asked, renew=same)
                 self._install(want, new)
             except (ValueError, UserError, OSError, _IssueError) as error:
                 self._failed(want, certificate, issue, error)
@@ -255,9 +302,21 @@ class Renewer:
                 f"{want.name}: certificate for {', '.join(new.names)} in place, valid until "
                 f"{new.not_after:%Y-%m-%d %H:%M} UTC"
             )
-            self.reloads.want(want.name)
         self.prove(want.name)
         return Result.DONE
+
+    def _begin(self, want: Wanted, issue: Issue, *, patient: bool) -> Issue:
+        """Note that a try begins: what cannot be noted is not tried, as it could be tried for ever.
+
+        Tries that were killed count too, for the same reason.
+        """
+        if issue.begun:
+            issue = replace(issue, begun=0.0, failures=issue.failures + 1)
+            if patient and issue.failures > _FREE_INTERRUPTIONS:
+                msg = "the last tries were interrupted, as if the container had been killed"
+                raise _IssueError(msg, "see that it has memory enough: docker inspect mail, dmesg")
+        self._note(want, replace(issue, begun=self.now()))
+        return issue
 
     def _issue(self, asked: acme.Request, *, renew: bool) -> certs.Certificate:
         self._prepare(asked)
@@ -273,7 +332,9 @@ class Renewer:
             if not self.progress:
                 for line in lines[-_SHOWN_LINES:]:
                     self.log(f"acme.sh: {line}")
-            message, fix = acme.explain(status, lines)
+            hook = dnsapi.load(asked.hook) if asked.hook else None
+            missing = hook.missing(frozenset(asked.credentials)) if hook else ""
+            message, fix = acme.explain(status, lines, missing)
             raise _IssueError(message, fix)
         try:
             return certs.load(asked.chain.read_bytes(), asked.key.read_bytes())
@@ -288,9 +349,17 @@ class Renewer:
     def _prepare(self, asked: acme.Request) -> None:
         """What acme.sh needs to find: its home, the account's key, the trusted roots."""
         if asked.hook:
-            dnsapi.load(asked.hook)  # acme.env may name one that is not there
+            hook = dnsapi.load(asked.hook)  # acme.env may name one that is not there
+            strange = sorted(set(asked.credentials) - hook.variables)
+            if strange:
+                msg = f"{', '.join(strange)}: not a variable of {hook.name}, which reads "
+                raise ValueError(msg + ", ".join(sorted(hook.variables)))
         with apply.edit_lock(self.paths, self.ids):
             apply.own_folder(asked.home, self.ids)
+            # acme.sh takes a file for done once it is there: what a full disk or a kill left.
+            for path in asked.home.rglob("*"):
+                if path.is_file() and path.stat().st_size == 0:
+                    path.unlink()
             account = acme.account_file(asked)
             if account:
                 path, text = account
@@ -321,12 +390,14 @@ class Renewer:
         self._put(want.name, new)
 
     def _put(self, name: Domain, new: certs.Certificate) -> None:
+        self.reloads.want(name)  # already now: tambo may be killed right after the installation
         with apply.edit_lock(self.paths, self.ids):
             apply.install_pair(self.paths.certs / name, new.chain, new.key, self.ids)
             _, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
         note = reconcile.serve(self.paths, outcome.effect)
         if note:
             self.log(note)
+        self.reloads.want(name)
 
     def _failed(
         self, want: Wanted, certificate: certs.Certificate | None, issue: Issue, error: Exception
@@ -337,29 +408,31 @@ class Renewer:
             left = certificate.not_after - datetime.fromtimestamp(self.now(), UTC)
         failures = issue.failures + 1
         next_try = self.now() + back_off(failures, left)
-        self._remember(
-            want, replace(issue, failures=failures, next_try=next_try, error=message, fix=fix)
-        )
+        new = replace(issue, failures=failures, next_try=next_try, error=message, fix=fix)
+        self._remember(want, replace(new, begun=0.0))
         serves = (
             "the one in place stays in service" if certificate else "the self-signed one serves"
         )
         self.log(f"warn: {want.name}: no new certificate: {message}; {serves}. Fix: {fix}")
 
+    def _note(self, want: Wanted, issue: Issue) -> None:
+        with apply.edit_lock(self.paths, self.ids):
+            path = self.paths.issues / f"{want.name}.json"
+            apply.write(path, state.dump_issue(issue).encode(), self.ids)
+        self._unwritten.pop(want.name, None)
+
     def _remember(self, want: Wanted, issue: Issue) -> None:
         try:
-            with apply.edit_lock(self.paths, self.ids):
-                path = self.paths.issues / f"{want.name}.json"
-                apply.write(path, state.dump_issue(issue).encode(), self.ids)
+            self._note(want, issue)
         except OSError as error:
-            self.log(f"{want.name}: cannot note the next try: {error}")
+            self._unwritten[want.name] = issue
+            self.log(f"warn: {want.name}: cannot note the next try: {error}")
 
     def _ask_window(
         self, asked: acme.Request, certificate: certs.Certificate | None, issue: Issue, want: Wanted
     ) -> Issue:
         """Ask the authority once a day when it would like a renewal."""
-        fresh = certificate and issue.fingerprint == certificate.fingerprint
-        age = self.now() - issue.window_asked
-        if not certificate or (fresh and 0 <= age < _ASK_WINDOW):
+        if not certificate or self._knows_window(certificate, issue):
             return issue
         bundle = self.paths.ca_bundle if self.settings.acme_ca_bundle else _SYSTEM_ROOTS
         window = acme.renewal_window(asked, certificate, bundle) if bundle.exists() else None
@@ -372,16 +445,19 @@ class Renewer:
         self._remember(want, updated)
         return updated
 
+    def _knows_window(self, certificate: certs.Certificate, issue: Issue) -> bool:
+        fresh = issue.fingerprint == certificate.fingerprint
+        return fresh and 0 <= self.now() - issue.window_asked < _ASK_WINDOW
+
     def prove(self, name: Domain) -> bool:
         """See by a TLS handshake on each port that the certificate in place is the one served."""
         certificate = state.load(self.paths).certificates.get(name)
         if not certificate:
             return False
-        server_name = next((item for item in certificate.names if item[0] != "*"), name)
         wrong = []
         for port in served.PORTS:
             try:
-                if served.fingerprint(port, server_name) != certificate.fingerprint:
+                if served.fingerprint(port, certificate.host) != certificate.fingerprint:
                     wrong.append(f"port {port} serves another one")
             except OSError as error:
                 wrong.append(f"port {port}: {error}")
@@ -405,13 +481,12 @@ class Renewer:
                 return
             pairs = [found for folder in folders if (found := self._changed_pair(folder))]
         for folder, pair in pairs:
-            name = Domain.parse(pair.names[0].removeprefix("*."))
+            name = _folder_name(pair)
             have = state.load(self.paths).certificates.get(name)
             if have and (have.chain, have.key) == (pair.chain, pair.key):
                 continue
             self._put(name, pair)
             self.log(f"{name}: certificate taken from {folder}")
-            self.reloads.want(name)
             self.prove(name)
 
     def _changed_pair(self, folder: Path) -> tuple[Path, certs.Certificate] | None:
@@ -421,6 +496,7 @@ class Renewer:
             if self._files_seen.get(str(folder)) == seen:
                 return None
             pair = certs.load(chain.read_bytes(), key.read_bytes())
+            _folder_name(pair)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -440,6 +516,15 @@ class Renewer:
             self.log(text)
 
 
+def _folder_name(pair: certs.Certificate) -> Domain:
+    """The folder of data/certs for a mounted certificate. Raises ValueError if it is of no use."""
+    for name in pair.names:
+        with suppress(ValueError):
+            return Domain.parse(name.removeprefix("*."))
+    msg = "the certificate is for no domain"
+    raise ValueError(msg)
+
+
 class _IssueError(Exception):
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -453,6 +538,8 @@ def _words(error: Exception) -> tuple[str, str]:
     if isinstance(error, UserError):
         return error.message, error.fix
     if isinstance(error, OSError):
-        where = f" {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{where}", "make room on the volume's disk, or mend it"
+        where = f": {error.filename}" if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "make room on the volume's disk" if full else "see that it is there and readable"
+        return f"{error.strerror or error}{where}", fix
     return str(error), "correct it in .env or in the domain's acme.env"

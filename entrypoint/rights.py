@@ -110,8 +110,8 @@ def give(name: str | Path, uid: int, gid: int, mode: int | None, dir_fd: int | N
     takes a file before it changes the mode, and gives it away last.
     """
     found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    chmod = mode is not None and stat.S_IMODE(found.st_mode) != mode
-    if chmod and mode is not None and not stat.S_ISLNK(found.st_mode):
+    chmod = not stat.S_ISLNK(found.st_mode) and mode not in (None, stat.S_IMODE(found.st_mode))
+    if chmod and mode is not None:
         if os.geteuid() == 0 and found.st_uid != 0:
             os.chown(name, 0, -1, dir_fd=dir_fd, follow_symlinks=False)
         os.chmod(name, mode, dir_fd=dir_fd)

@@ -7,18 +7,19 @@ for a week longer, for mail on its way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from entrypoint import apply, plan, reconcile, state
 from entrypoint.addresses import Addresses
-from entrypoint.dkim import Algorithm, DkimKey
+from entrypoint.dkim import DkimKey
 from entrypoint.dns.lookup import Ask
 from entrypoint.dns.records import Record
 from entrypoint.dns.required import KEEP_RETIRED, dkim_record
 from entrypoint.dns.verify import Status, Verdict, judge
 from entrypoint.names import Domain
 from entrypoint.paths import Paths
+from entrypoint.plan import Effect
 from entrypoint.rights import Ids
 from entrypoint.settings import Settings
 from entrypoint.state import DomainState, State, retired_name
@@ -44,8 +45,10 @@ def pending_records(current: State, domain: Domain) -> tuple[Record, ...]:
 
 
 def shown(current: State, domain: Domain, ask: Ask) -> tuple[Verdict, ...]:
-    """What the authoritative servers show of the pending keys."""
-    return tuple(judge(record, _NOWHERE, ask) for record in pending_records(current, domain))
+    """What the authoritative servers show of the pending keys: all of them, or it is unknown."""
+    return tuple(
+        judge(record, _NOWHERE, ask, every=True) for record in pending_records(current, domain)
+    )
 
 
 def advance(
@@ -55,22 +58,39 @@ def advance(
     now = now or datetime.now(UTC)
     for domain in settings.domains:
         current = state.load(paths)
-        have = current.domain(domain)
         verdicts = shown(current, domain, ask)
         if verdicts and all(verdict.status is Status.OK for verdict in verdicts):
-            _activate(settings, paths, ids, domain, now)
-            names = ", ".join(str(key.selector) for key in have.pending)
-            log(f"{domain}: every name server shows the new DKIM key: {names} signs from now on")
+            seen = current.domain(domain).pending
+            names = _activate(settings, paths, ids, domain, seen, now)
+            if names:
+                log(
+                    f"{domain}: every name server shows the new DKIM key; from now on mail is "
+                    f"signed with {' and '.join(names)}"
+                )
         _forget(paths, ids, domain, now, log)
 
 
-def _activate(settings: Settings, paths: Paths, ids: Ids, domain: Domain, now: datetime) -> None:
-    """New keys sign, old ones stop. Killed in between, both sign until this runs again."""
+def _activate(
+    settings: Settings,
+    paths: Paths,
+    ids: Ids,
+    domain: Domain,
+    seen: Collection[DkimKey],
+    now: datetime,
+) -> list[str]:
+    """New keys sign, old ones stop. Killed in between, both sign until this runs again.
+
+    What is pending goes last, so that until chasquid has the new keys this does run again. Returns
+    the selectors of the keys that changed hands: those that were `seen` and are still pending.
+    """
     with apply.edit_lock(paths, ids):
         have = state.load(paths).domain(domain)
-        for key in have.pending:
+        new = [key for key in have.pending if key in seen]
+        if not new:
+            return []
+        for key in new:
             apply.write(paths.domain(domain) / key.file_name, key.pem, ids)
-        for key in replaced(have):
+        for key in _replaced(have, new):
             folder = paths.retired(domain)
             apply.own_folder(folder, ids)
             if key.selector not in {item.selector for item, _ in have.retired}:
@@ -78,19 +98,22 @@ def _activate(settings: Settings, paths: Paths, ids: Ids, domain: Domain, now: d
             # The copy first: without the file it would be taken for a key that was lost.
             apply.remove(paths.good / domain / key.file_name)
             apply.remove(paths.domain(domain) / key.file_name)
-        for key in have.pending:
+        reconcile.reconcile(settings, paths, ids)
+    # Always: whoever was killed before this had the files changed, but not chasquid.
+    reconcile.serve(paths, Effect.RESTART)
+    with apply.edit_lock(paths, ids):
+        for key in new:
             apply.remove(paths.pending(domain) / key.file_name)
-        _, outcome = reconcile.reconcile(settings, paths, ids)
-    reconcile.serve(paths, outcome.effect)
+    return [str(key.selector) for key in new]
 
 
-def replaced(have: DomainState) -> tuple[DkimKey, ...]:
-    """The active keys that the pending ones replace: those of the same algorithms."""
-    algorithms: set[Algorithm] = {key.algorithm for key in have.pending}
-    new = {key.selector for key in have.pending}
-    return tuple(
-        key for key in have.keys if key.algorithm in algorithms and key.selector not in new
-    )
+def _replaced(have: DomainState, new: Collection[DkimKey]) -> list[DkimKey]:
+    """The active keys that new ones replace: those of the same algorithms."""
+    algorithms = {key.algorithm for key in new}
+    selectors = {key.selector for key in new}
+    return [
+        key for key in have.keys if key.algorithm in algorithms and key.selector not in selectors
+    ]
 
 
 def _forget(paths: Paths, ids: Ids, domain: Domain, now: datetime, log: Log) -> None:

@@ -72,11 +72,10 @@ def _rows(context: Context, state: State) -> Iterator[dict[str, Any]]:
 
 
 def _is_served(certificate: Certificate) -> bool:
-    name = next((item for item in certificate.names if item[0] != "*"), "")
-    name = name or certificate.names[0].replace("*", "host")
     try:
         return all(
-            served.fingerprint(port, name) == certificate.fingerprint for port in served.PORTS
+            served.fingerprint(port, certificate.host) == certificate.fingerprint
+            for port in served.PORTS
         )
     except OSError:
         return False

@@ -12,6 +12,7 @@ import click
 
 from entrypoint import rotation
 from entrypoint.context import Context
+from entrypoint.dkim import Algorithm
 from entrypoint.dns import render
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.dns.required import KEEP_RETIRED
@@ -81,9 +82,10 @@ def _row(context: Context, domain: Domain) -> dict[str, Any]:
     current = context.state()
     have = current.domain(domain)
     verdicts = rotation.shown(current, domain, Authoritative())
+    enabled = {Algorithm(word) for word in context.settings.dkim_keys}
     return {
         "domain": domain,
-        "signing": [str(key.selector) for key in have.keys],
+        "signing": [str(key.selector) for key in have.keys if key.algorithm in enabled],
         "pending": [
             {
                 "selector": str(key.selector),
@@ -101,15 +103,28 @@ def _row(context: Context, domain: Domain) -> dict[str, Any]:
     }
 
 
+_SHOWN = {
+    Status.OK.value: "every name server shows its record",
+    Status.MISSING.value: "its record is not in DNS yet",
+    Status.DIFFERENT.value: "its record in DNS is not right",
+    Status.UNKNOWN.value: "whether its record is in DNS is not known",
+}
+
+
 def _show(context: Context, domain: Domain, row: dict[str, Any]) -> None:
     click.echo(f"{domain}")
     click.echo(f"  signing   {', '.join(row['signing']) or 'nothing'}")
     for item in row["pending"]:
-        waiting = "shown by every name server" if item["dns"] == Status.OK.value else item["dns"]
-        click.echo(f"  pending   {item['selector']}: in DNS {waiting}")
+        reason = f" ({item['reason']})" if item["reason"] else ""
+        click.echo(f"  pending   {item['selector']}: {_SHOWN[item['dns']]}{reason}")
     for item in row["retired"]:
         click.echo(f"  retired   {item['selector']}: keep its record until {item['keep_until']}")
-    if row["pending"]:
-        click.echo("\nEnter these records, or: docker exec mail publish-dns --apply\n")
+    wanting = {item["name"] for item in row["pending"] if item["dns"] != Status.OK.value}
+    if wanting:
+        click.echo(
+            "\nEnter these records, or: docker exec mail publish-dns --apply\n"
+            "When every name server shows them, the new keys take over by themselves.\n"
+        )
         records = rotation.pending_records(context.state(), domain)
+        records = tuple(record for record in records if record.name in wanting)
         click.echo(render.table(records, colour=sys.stdout.isatty()), color=True)

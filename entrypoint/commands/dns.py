@@ -36,14 +36,14 @@ def dns(form: str, as_json: bool, check: bool, watch: bool) -> int:
     """Print the DNS records that this server needs, or check them.
 
     With --check the exit status is 0 if all is right, 1 if something is missing or wrong, 75 if
-    some name server could not be asked.
+    something could not be found out.
 
     Example: docker exec mail dns --check
     """
     context = Context.enter()
     as_json = as_json or form == "json"
     if check or watch:
-        return _watch(context) if watch else _check(context, as_json=as_json)
+        return (_watch if watch else _check)(context, as_json=as_json)
     records = required(context.settings, context.state(), addresses.find(context.settings))
     if as_json:
         click.echo(render.as_json(records))
@@ -69,16 +69,20 @@ def _check(context: Context, *, as_json: bool) -> int:
     return _status(found)
 
 
-def _watch(context: Context) -> int:
-    """Show each round's news until nothing is left to do."""
+def _watch(context: Context, *, as_json: bool) -> int:
+    """Show each round's news until nothing is left to do; as JSON, the last round alone."""
     end = time.monotonic() + _WATCH_END
     before: dict[str, Verdict] = {}
     while True:
         found = _verdicts(context)
         now = {f"{item.record.type.value} {item.record.name}": item for item in found}
-        _show([item for key, item in now.items() if before.get(key) != item], total=found)
+        news = [item for key, item in now.items() if before.get(key) != item]
+        if news and not as_json:
+            _show(news, total=found)
         before = now
         if _status(found) == Exit.OK or time.monotonic() > end:
+            if as_json:
+                click.echo(render.verdicts_as_json(found))
             return _status(found)
         time.sleep(_WATCH_PAUSE)
 
@@ -86,8 +90,10 @@ def _watch(context: Context) -> int:
 def _show(news: Sequence[Verdict], total: Sequence[Verdict] = ()) -> None:
     click.echo(render.verdicts(news, colour=sys.stdout.isatty()), nl=False, color=True)
     total = total or news
-    counts = [f"{sum(item.status is status for item in total)} {status.value}" for status in Status]
-    click.echo(f"{len(total)} records: {', '.join(counts)}")
+    counts = [(sum(item.status is status for item in total), status.value) for status in Status]
+    click.echo(f"{len(total)} records: {', '.join(f'{many} {word}' for many, word in counts)}")
+    if any(item.status is Status.UNKNOWN for item in news):
+        click.echo("unknown: it could not be found out, which says nothing about the record itself")
 
 
 def _status(found: Sequence[Verdict]) -> Exit:
