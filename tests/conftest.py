@@ -1,0 +1,92 @@
+"""What holds for all tests: none is skipped in silence, and a unit test reaches no network."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+
+
+class NetworkError(Exception):
+    """A unit test reached for the network. No OSError: nothing may take it for a failed call."""
+
+
+class NotRun:
+    """Collects the tests that did not say whether what they test is right."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped or hasattr(report, "wasxfail"):
+            kind = "xfail" if hasattr(report, "wasxfail") else "skipped"
+            self.reasons.append(f"{kind}: {report.nodeid}")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.reasons.append(f"skipped: {report.nodeid}")
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.reasons and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.reasons:
+            terminalreporter.section("not run, which counts as failed", red=True)
+            for reason in self.reasons:
+                terminalreporter.line(reason)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate",
+        action="store_true",
+        help="write the expected files of tests/cases anew; read their diff before committing it",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--regenerate") and os.environ.get("CI"):
+        msg = "--regenerate is not for CI: there the expected files are what is tested against"
+        raise pytest.UsageError(msg)
+    config.pluginmanager.register(NotRun(), "not-run")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if (HERE / "image") in item.path.parents:
+            item.add_marker(pytest.mark.image)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unit tests may use unix sockets. Not even a UDP socket may be pointed at an address."""
+    if request.node.get_closest_marker("image"):
+        return
+
+    def guard(name: str) -> None:
+        real = getattr(socket.socket, name)
+
+        def guarded(self: socket.socket, *args: Any) -> Any:
+            if self.family in INTERNET:
+                msg = f"a unit test called {name}{args!r}"
+                raise NetworkError(msg)
+            return real(self, *args)
+
+        monkeypatch.setattr(socket.socket, name, guarded)
+
+    for name in ("connect", "connect_ex", "sendto", "sendmsg"):
+        guard(name)
+
+
+@pytest.fixture
+def regenerate(request: pytest.FixtureRequest) -> bool:
+    """Whether this run writes the expected files anew."""
+    return bool(request.config.getoption("--regenerate"))

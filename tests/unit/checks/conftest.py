@@ -1,0 +1,13 @@
+"""Fixtures of the checks' tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from entrypoint.paths import Paths
+from tests.unit.checks.kit import Scene
+
+
+@pytest.fixture
+def scene(paths: Paths) -> Scene:
+    return Scene(paths)

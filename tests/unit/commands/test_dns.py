@@ -1,0 +1,50 @@
+"""Printing the records; what they are is tested in tests/unit/dns, what they look like in cases."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from entrypoint import addresses, state
+from entrypoint.dns import render
+from entrypoint.dns.required import required
+from tests.unit.commands.conftest import Server
+
+
+def records_of(server: Server) -> tuple[str, str, str]:
+    """Table, zone and JSON as the boot would have them."""
+    wanted = server.context.settings
+    found = required(wanted, state.load(server.context.paths), addresses.find(wanted))
+    return render.table(found), render.zone(found), render.as_json(found) + "\n"
+
+
+def test_the_three_formats(server: Server) -> None:
+    table, zone, as_json = records_of(server)
+    assert server.run("dns").out == table
+    assert server.run("dns", "--format", "table").out == table
+    assert server.run("dns", "--format", "zone").out == zone
+    assert server.run("dns", "--format", "json").out == as_json
+    assert server.run("dns", "--json").out == as_json
+    assert json.loads(as_json)[0]["name"] == "smtp.example.com"
+
+
+def test_what_is_printed_is_nothing_else(server: Server) -> None:
+    """So that `dns --format zone > zone` is a zone."""
+    done = server.run("dns", "--format", "zone")
+    assert (done.status, done.err) == (0, "")
+    assert "\033" not in done.out
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_colour_is_for_terminals(server: Server, is_terminal: bool) -> None:
+    import sys
+
+    server.patch.setattr(sys.stdout, "isatty", lambda: is_terminal, raising=False)
+    assert ("\033[1m" in server.run("dns").out) is is_terminal
+
+
+def test_an_unknown_format(server: Server) -> None:
+    done = server.run("dns", "--format", "bind")
+    assert (done.status, done.out) == (2, "")
+    assert "'bind' is not one of 'table', 'zone', 'json'" in done.err

@@ -1,0 +1,76 @@
+"""What Docker asks every few seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint import cli, control
+from entrypoint.commands import health
+from entrypoint.control import UnreachableError
+from entrypoint.paths import Paths
+from tests.unit.kit import put
+
+
+@pytest.fixture
+def at(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.setattr(health, "Paths", lambda: paths)
+    return paths
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any] | None) -> None:
+    def request(_path: Path, command: str, timeout: float) -> dict[str, Any]:
+        assert command == "status"
+        assert timeout <= 5, "Docker waits no longer"
+        if status is None:
+            raise UnreachableError("No such file or directory")  # noqa: EM101
+        return status
+
+    monkeypatch.setattr(control, "request", request)
+
+
+def run(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    status = cli.run(["health"])
+    out, err = capsys.readouterr()
+    return status, out + err
+
+
+def test_healthy(
+    at: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, {"ready": True})
+    put(at.problems, "[]")
+    assert run(capsys) == (0, "healthy\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "problems", "text"),
+    [
+        (None, [], "error: the mail server does not answer: No such file or directory\n"),
+        ({"ready": False, "last_words": "no certificates"}, [],
+         "error: chasquid is not running; it said last: no certificates\n"),
+        ({}, [], "error: chasquid is not running; it said last: None\n"),
+        ({"ready": True}, ["users: line 3", "aliases: line 1"],
+         "error: users: line 3\naliases: line 1\n"),
+    ],
+)  # fmt: skip
+def test_not_healthy(
+    at: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    status: dict[str, Any] | None, problems: list[str], text: str,
+) -> None:  # fmt: skip
+    answer(monkeypatch, status)
+    put(at.problems, json.dumps(problems))
+    assert run(capsys) == (1, text)
+
+
+def test_before_the_keeper_has_looked(
+    at: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, {"ready": True})
+    assert not at.problems.exists()
+    status, text = run(capsys)
+    assert status == 1
+    assert text.startswith("error: ")

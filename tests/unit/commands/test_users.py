@@ -1,0 +1,358 @@
+"""Who may log in and send."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from entrypoint import apply, control, state, userdb
+from entrypoint.control import UnreachableError
+from entrypoint.paths import Paths
+from entrypoint.userdb import Denied, Plain, Scrypt
+from tests.unit.commands.conftest import SETTINGS, Server
+from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, HOST, put_domain, tree
+
+SECRET = r"[a-hjkmnp-z2-9]{7}(?:-[a-hjkmnp-z2-9]{7}){3}"
+NOTE = "note: The mail server is not running; it will know this when it starts.\n"
+
+
+def test_a_new_user_gets_a_secret_shown_once(server: Server) -> None:
+    done = server.run("add-user", "I@Example.com")
+    match = re.fullmatch(
+        rf"Added i@example\.com\. Its secret, which is shown only now:\n\n    ({SECRET})\n\n"
+        r"For a mail program or a web service:\n\n"
+        r"    server      smtp\.example\.com\n"
+        r"    port        465 with SSL/TLS, or 587 with STARTTLS\n"
+        r"    user name   i@example\.com\n"
+        r"    password    the secret above\n",
+        done.out,
+    )
+    assert match
+    assert (done.status, done.err) == (0, NOTE)
+    secret = server.users()["i"]
+    assert isinstance(secret, Scrypt)
+    assert secret.matches(match[1])
+    assert secret.log_n == userdb.GENERATED_LOG_N, "cheap: nobody guesses it"
+    for name, item in tree(server.context.paths.root).items():
+        assert match[1].encode() not in item.content, f"{name} holds it in clear"
+
+
+def test_it_may_log_in_at_once(server: Server) -> None:
+    """What chasquid reads holds it before the verb ends, beside those that never log in."""
+    server.run("add-user", "i@example.com")
+    text = (server.context.paths.chasquid / "domains/example.com/users").read_text()
+    found = userdb.parse(text)
+    assert set(found) == {"i", "postmaster", "abuse", "rua", "ruf"}
+    assert [name for name, secret in found.items() if not isinstance(secret, Denied)] == ["i"]
+
+
+def test_the_running_server_is_told_to_reload(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def request(_path: Path, command: str) -> dict[str, bool]:
+        told.append(command)
+        return {"done": True}
+
+    monkeypatch.setattr(control, "request", request)
+    assert server.run("add-user", "i@example.com").err == ""
+    assert server.run("remove-user", "i@example.com").err == ""
+    assert told == ["reload", "reload"]
+
+
+def test_as_json(server: Server) -> None:
+    found = json.loads(server.run("add-user", "i@example.com", "--json").out)
+    secret = found.pop("secret")
+    assert re.fullmatch(SECRET, secret)
+    assert found == {
+        "address": "i@example.com", "user": "i@example.com", "host": HOST,
+        "ports": {"tls": 465, "starttls": 587},
+    }  # fmt: skip
+    assert server.users()["i"].matches(secret)
+    found = json.loads(server.run("set-password", "i@example.com", "--json").out)
+    assert found["secret"] != secret
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_password_from_standard_input(server: Server, end: bytes) -> None:
+    done = server.run(
+        "add-user", "i@example.com", "--password-stdin", stdin=" pässwörd ".encode() + end
+    )
+    assert done.status == 0
+    assert "pässwörd" not in done.out + done.err
+    assert "the one you chose" in done.out
+    secret = server.users()["i"]
+    assert isinstance(secret, Scrypt)
+    assert secret.matches(" pässwörd ")
+    assert secret.log_n == userdb.CHOSEN_LOG_N, "people's passwords are guessed"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "reason"),
+    [
+        (b"", "the password is empty"),
+        (b"\n", "the password is empty"),
+        (b"short\n", "the password has 5 characters; at least 8 are needed"),
+        (b"two\nlines\n", "the password holds a control character"),
+        (b"x" * 10_000, "the password has more than 512 bytes"),
+        (b"\xff" * 10, "the password is not UTF-8 text"),
+    ],
+)
+def test_passwords_that_cannot_be(server: Server, stdin: bytes, reason: str) -> None:
+    before = tree(server.context.paths.root)
+    for verb in ("add-user", "set-password"):
+        if verb == "set-password":
+            server.run("add-user", "i@example.com")
+            before = tree(server.context.paths.root)
+        done = server.run(verb, "i@example.com", "--password-stdin", stdin=stdin)
+        assert (done.status, done.out) == (2, "")
+        assert done.err.startswith(f"error: {reason}")
+        assert tree(server.context.paths.root) == before
+
+
+def test_a_password_that_is_asked_for(server: Server) -> None:
+    asked_for = []
+
+    def prompt(label: str, **options: object) -> str:
+        asked_for.append((label, options["hide_input"], options["confirmation_prompt"]))
+        return "correct horse"
+
+    server.patch.setattr(click, "prompt", prompt)
+    assert server.run("add-user", "i@example.com", "--prompt", terminal=True).status == 0
+    assert server.run("check-password", "i@example.com", terminal=True).status == 0
+    assert asked_for == [("Password", True, True), ("Password", True, False)]
+    assert server.users()["i"].matches("correct horse")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("add-user", "you@example.com", "--prompt"), ("check-password", "i@example.com")]
+)
+def test_nobody_to_ask(server: Server, arguments: tuple[str, ...]) -> None:
+    """`docker exec` without -it: it says what to do instead of waiting for ever."""
+    server.run("add-user", "i@example.com")
+    done = server.run(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err == (
+        "error: there is no terminal to ask at\n"
+        "  fix: run: docker exec -it mail …, or give the password with --password-stdin\n"
+    )
+
+
+def test_only_one_way_to_give_a_password(server: Server) -> None:
+    done = server.run("add-user", "i@example.com", "--prompt", "--password-stdin", terminal=True)
+    assert done.status == 2
+    assert "--prompt and --password-stdin exclude each other" in done.err
+
+
+def test_a_new_password_ends_the_old_one(server: Server) -> None:
+    server.run("add-user", "i@example.com", "--password-stdin", stdin=b"correct horse")
+    done = server.run("set-password", "i@example.com")
+    assert done.out.startswith("Changed i@example.com. Its secret, which is shown only now:")
+    match = re.search(SECRET, done.out)
+    assert match
+    assert server.users()["i"].matches(match[0])
+    assert not server.users()["i"].matches("correct horse")
+
+
+def test_checking_a_password(server: Server) -> None:
+    server.run("add-user", "i@example.com", "--password-stdin", stdin=b"correct horse")
+    right = server.run(
+        "check-password", "i@example.com", "--password-stdin", stdin=b"correct horse\n"
+    )
+    assert (right.status, right.out) == (0, "This is the password of i@example.com.\n")
+    for stdin in (b"wrong horse", b"", b"correct horse\n\n"):
+        wrong = server.run("check-password", "i@example.com", "--password-stdin", stdin=stdin)
+        assert (wrong.status, wrong.out) == (1, "")
+        assert wrong.err == "error: this is not the password of i@example.com\n"
+
+
+def test_removing_a_user(server: Server) -> None:
+    server.run("add-user", "i@example.com")
+    server.run("add-user", "you@example.com")
+    path = server.context.paths.domain(EXAMPLE_COM) / "users"
+    assert server.run("remove-user", "i@example.com").out == "Removed i@example.com.\n"
+    assert set(server.users()) == {"you"}
+    server.run("remove-user", "you@example.com")
+    assert not path.exists(), "an empty file would be taken for damage"
+    served = (server.context.paths.chasquid / "domains/example.com/users").read_text()
+    assert all(isinstance(secret, Denied) for secret in userdb.parse(served).values())
+    assert state.load(server.context.paths).findings == ()
+
+
+def test_listing(server: Server) -> None:
+    empty = server.run("list-users")
+    assert (empty.status, empty.out) == (0, "")
+    assert empty.err == "No users yet. Add one: docker exec mail add-user i@example.com\n"
+    assert json.loads(server.run("list-users", "--json").out) == []
+    for address in ("you@example.com", "i@example.org", "i@example.com"):
+        server.run("add-user", address)
+    put_domain(server.context.paths, EXAMPLE_ORG, users='users { key: "shut" value { denied {} } }')
+    assert server.run("list-users").out == "i@example.com\nyou@example.com\n"
+    assert json.loads(server.run("list-users", "--json").out) == [
+        {"address": "i@example.com"}, {"address": "you@example.com"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ("add-user i@example.com", 1, "i@example.com exists already"),
+        (
+            "add-user you@example.net",
+            1,
+            "example.net is not one of the domains served here (example.",
+        ),
+        ("add-user you@smtp.example.com", 1, "smtp.example.com is not one of the domains served"),
+        ("add-user you", 2, "Invalid value for 'ADDRESS': 'you' is not an e-mail address"),
+        (
+            "add-user a@b@example.com",
+            2,
+            "Invalid value for 'ADDRESS': 'a@b@example.com' has more th",
+        ),
+        (
+            "add-user a+b@example.com",
+            2,
+            "Invalid value for 'ADDRESS': 'a+b@example.com' has a + bef",
+        ),
+        (
+            "add-user \x1b[2J@example.com",
+            2,
+            "Invalid value for 'ADDRESS': '\\x1b[2J@example.com' has",
+        ),
+        ("add-user", 2, "Missing argument 'ADDRESS'.\n  usage: tambo add-user [OPTIONS] ADDRESS"),
+        ("add-user you@example.com secret", 2, "Got unexpected extra argument"),
+        ("add-user you@example.com --password", 2, "No such option"),
+        (
+            "set-password you@example.com",
+            1,
+            "you@example.com is no user\n  fix: see who is: docker",
+        ),
+        ("set-password you@example.net", 1, "example.net is not one of the domains"),
+        ("remove-user you@example.com", 1, "you@example.com is no user"),
+        ("remove-user you@example.net", 1, "example.net is not one of the domains"),
+        ("check-password you@example.com --password-stdin", 1, "you@example.com is no user"),
+    ],
+)
+def test_each_mistake_has_its_message_and_status(
+    server: Server, arguments: str, status: int, message: str
+) -> None:
+    server.run("add-user", "i@example.com")
+    before = tree(server.context.paths.root)
+    done = server.run(*arguments.split(" "))
+    assert (done.status, done.out) == (status, "")
+    assert done.err.startswith(f"error: {message}")
+    assert "Traceback" not in done.err
+    assert tree(server.context.paths.root) == before
+
+
+def test_a_file_that_a_person_broke_is_not_written_over(server: Server) -> None:
+    server.run("add-user", "i@example.com")
+    path = server.context.paths.domain(EXAMPLE_COM) / "users"
+    path.write_text(path.read_text() + "oops\n")
+    before = tree(server.context.paths.data)
+    for arguments in (("add-user", "you@example.com"), ("remove-user", "i@example.com"),
+                      ("set-password", "i@example.com")):  # fmt: skip
+        done = server.run(*arguments)
+        assert done.status == 1
+        assert "users: line 1" in done.err or "users: line" in done.err
+        assert "the last good copy serves" in done.err
+        assert "cp " in done.err
+    assert tree(server.context.paths.data) == before
+
+
+def test_other_users_and_schemes_survive_an_edit(server: Server) -> None:
+    put_domain(
+        server.context.paths, EXAMPLE_COM,
+        users='users { key: "a" value { plain { password: "x" } } }\n'
+        'users { key: "b" value { denied {} } }\n',
+    )  # fmt: skip
+    server.run("add-user", "i@example.com")
+    found = server.users()
+    assert (found["a"], found["b"]) == (Plain(b"x"), Denied())
+    assert set(found) == {"a", "b", "i"}
+
+
+def test_a_failed_edit_leaves_everything(server: Server) -> None:
+    """Between the lock and the end of the change something goes wrong."""
+    before = tree(server.context.paths.root)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/data/x")
+
+    server.patch.setattr("entrypoint.apply.write", fail)
+    done = server.run("add-user", "i@example.com")
+    assert (done.status, done.out) == (1, ""), "above all it shows no secret that does not work"
+    assert done.err == "error: /data/x: No space left on device\n"
+    assert tree(server.context.paths.root) == before
+
+
+def test_a_busy_volume_is_said_so(server: Server) -> None:
+    real = apply.edit_lock
+    server.patch.setattr(apply, "edit_lock", lambda paths, ids: real(paths, ids, 0.02))
+    with real(server.context.paths, server.context.ids):
+        done = server.run("add-user", "i@example.com")
+    assert (done.status, done.out) == (75, "")
+    assert "another change has been going on" in done.err
+
+
+# Twenty processes, each with the verb's whole way: lock, read, write, reconcile.
+TWENTY = """
+import os, sys
+from entrypoint import cli
+from entrypoint.context import Context
+from entrypoint.paths import Paths
+from entrypoint.rights import Ids
+from pathlib import Path
+from tests.unit.kit import asked
+
+root, settings = sys.argv[1], dict(item.split("=") for item in sys.argv[2:])
+context = Context(asked(**settings), Paths(Path(root)), Ids.current())
+Context.enter = classmethod(lambda cls: context)
+start, go = os.pipe()
+children = []
+for number in range(20):
+    pid = os.fork()
+    if pid == 0:
+        os.close(go)
+        os.read(start, 1)  # all at once
+        os._exit(cli.run(["add-user", f"u{number}@example.com"]))
+    children.append(pid)
+os.close(start)
+os.close(go)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
+"""
+
+
+def test_twenty_at_once_are_twenty_users(server: Server, tmp_path: Path) -> None:
+    """chasquid-util's own command, run so, leaves two."""
+    root = Path(__file__).parents[3]
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", TWENTY, str(tmp_path), *(f"{k}={v}" for k, v in SETTINGS.items())],
+        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(server.users()) == {f"u{number}" for number in range(20)}
+    served = userdb.parse((Paths(tmp_path).chasquid / "domains/example.com/users").read_text())
+    assert set(server.users()) < set(served)
+    secrets = re.findall(SECRET, done.stdout)
+    assert len(set(secrets)) == 20
+    found = server.users().values()
+    assert all(any(user.matches(secret) for user in found) for secret in secrets)
+
+
+def test_a_server_that_is_down_is_no_failure(server: Server) -> None:
+    def fail(*_: object) -> None:
+        raise UnreachableError
+
+    server.patch.setattr(control, "request", fail)
+    done = server.run("add-user", "i@example.com")
+    assert (done.status, done.err) == (0, NOTE)

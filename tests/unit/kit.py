@@ -1,0 +1,181 @@
+"""What several unit tests share: settings, a volume, the test keys, cases, children, patience."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import stat
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+from entrypoint import dkim, plan, settings, state
+from entrypoint.dkim import Algorithm
+from entrypoint.names import Domain, Selector
+from entrypoint.paths import Paths
+from entrypoint.plan import MissingKey
+from entrypoint.settings import Settings
+from entrypoint.state import State
+
+CASES = Path(__file__).parent.parent / "cases"
+HOST = "smtp.example.com"
+EXAMPLE_COM = Domain("example.com")
+EXAMPLE_ORG = Domain("example.org")
+TODAY = date(2026, 1, 1)  # of the test keys' selectors
+
+
+def asked(**environ: str) -> Settings:
+    """Settings; only what differs from a plain server's needs saying."""
+    return settings.load({"MAIL_HOSTNAME": HOST, **environ})
+
+
+@cache
+def key_pem(algorithm: Algorithm) -> bytes:
+    return (CASES / "keys" / f"{algorithm.value}.pem").read_bytes()
+
+
+def put_keys(wanted: Settings, paths: Paths) -> None:
+    """The test keys, where a first boot would have put new ones."""
+    for item in plan.missing(wanted, state.load(paths), paths, TODAY):
+        if isinstance(item, MissingKey):
+            put(item.path, key_pem(item.algorithm))
+
+
+def put(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def put_domain(paths: Paths, domain: Domain, **files: str) -> None:
+    for name, content in files.items():
+        put(paths.domain(domain) / name, content)
+
+
+def loaded_key(algorithm: Algorithm, selector: str) -> dkim.DkimKey:
+    return dkim.load(Selector(selector), key_pem(algorithm))
+
+
+def fresh(paths: Paths) -> State:
+    return state.load(paths)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands at a path."""
+
+    kind: str  # "file", "folder" or "link"
+    mode: int
+    content: bytes
+
+
+def tree(root: Path) -> dict[str, Entry]:
+    """All below `root`, by relative path."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        mode = stat.S_IMODE(status.st_mode)
+        if path.is_symlink():
+            entry = Entry("link", mode, str(path.readlink()).encode())
+        elif path.is_dir():
+            entry = Entry("folder", mode, b"")
+        else:
+            entry = Entry("file", mode, path.read_bytes())
+        found[str(path.relative_to(root))] = entry
+    return found
+
+
+# Cases: see tests/cases/README.md.
+
+_ESCAPE = re.compile(
+    r"\\(?:(?P<repeat>\d+)\*\((?P<text>[^)]*)\)|u(?P<u>[0-9a-f]{4})|U(?P<U>[0-9a-f]{8})|(?P<one>.))"
+)
+_ONE = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\"}
+
+
+def unescape(text: str) -> str:
+    def replace(match: re.Match[str]) -> str:
+        if match["repeat"]:
+            return match["text"] * int(match["repeat"])
+        if match["u"] or match["U"]:
+            return chr(int(match["u"] or match["U"], 16))
+        return _ONE[match["one"]]
+
+    return _ESCAPE.sub(replace, text)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A folder of tests/cases."""
+
+    path: Path
+
+    def read(self) -> tuple[dict[str, str], dict[str, bytes]]:
+        """The environment, and the files that it speaks of, by name."""
+        environ: dict[str, str] = {}
+        files: dict[str, bytes] = {}
+        for line in (self.path / "env").read_text().splitlines():
+            if not line or line.startswith("#"):
+                continue
+            name, _, value = line.partition("=")
+            if name.startswith(">"):
+                files[unescape(name[1:])] = unescape(value).encode(errors="surrogateescape")
+            else:
+                environ[unescape(name)] = unescape(value)
+        return environ, files
+
+
+def cases(kind: str) -> list[Case]:
+    return [Case(path) for path in sorted((CASES / kind).iterdir()) if path.is_dir()]
+
+
+def case_id(case: Case) -> str:
+    return case.path.name
+
+
+# Processes
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Do `work` in a child that then exits at once, without any cleaning up; its exit status.
+
+    0 if it returned, 99 if it raised. The parent may have threads; the child does not use them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:  # the child must not return into pytest
+            os._exit(99)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for a condition; fails if it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
+        time.sleep(0.01)
+
+
+def ends(pid: int, seconds: float = 10.0) -> bool:
+    """Whether a process, anybody's child, ends in time. It must have been alive at the start."""
+    watch = os.pidfd_open(pid)
+    try:
+        ready, _, _ = select.select([watch], [], [], seconds)
+        return bool(ready)
+    finally:
+        os.close(watch)
+
+
+def lines_of(texts: Mapping[str, str] | str) -> Iterator[str]:
+    for text in [texts] if isinstance(texts, str) else texts.values():
+        yield from text.splitlines()

@@ -1,0 +1,41 @@
+"""The socket holder with a chasquid of the tests' own.
+
+    python -m tests.unit.services.holder FOLDER CONSTANTS
+
+FOLDER gets its sockets; CONSTANTS is a JSON object of smtp.py's names and shorter times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from pathlib import Path
+
+from entrypoint.rights import Ids
+from entrypoint.services import smtp
+
+SOCKETS = (("smtp", "smtp4"), ("smtp", "smtp6"), ("submission", "submission"))
+FAKE = Path(__file__).with_name("fake_chasquid.py")
+
+
+def main() -> None:
+    place = Path(sys.argv[1])
+    for name, value in json.loads(sys.argv[2]).items():
+        assert hasattr(smtp, name), name
+        setattr(smtp, name, value)
+    sockets = []
+    for name, file in SOCKETS:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(place / file))
+        listener.listen(1000)
+        sockets.append((name, listener))
+    door = smtp._door(place / "door", Ids.current())
+    argv = (sys.executable, "-I", "-S", str(FAKE), str(place))
+    holder = smtp.Holder(argv, smtp.environment(has_ipv6=False, memory_limit=1000), sockets)
+    asyncio.run(holder.run(door))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""The keeper: what people change by hand is in service within seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from entrypoint import apply, control, output, reconcile, rights
+from entrypoint.dns.lookup import Absent, Found, Unknown
+from entrypoint.errors import UserError
+from entrypoint.names import Domain
+from entrypoint.paths import Paths
+from entrypoint.rights import Ids
+from entrypoint.services import keeper
+from entrypoint.services.keeper import Keeper
+from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked, put, put_domain
+
+PLAIN = {"DKIM_KEYS": "ed25519", "DKIM_SELECTOR": "t1"}
+USERS = 'users { key: "i" value { denied {} } }\n'
+OTHER = 'users { key: "you" value { denied {} } }\n'
+
+
+class Watch:
+    """A keeper at work on a server, what it said and what it told the holder."""
+
+    def __init__(self, paths: Paths, ids: Ids, patch: pytest.MonkeyPatch, **environ: str) -> None:
+        self.paths = paths
+        self.said: list[str] = []
+        self.told: list[str] = []
+        self.now = 1000.0
+        patch.setattr(output, "log", lambda _source, text: self.said.append(text))
+        patch.setattr(control, "request", self._request)
+        # Its clock alone: the locks' goes on.
+        patch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: self.now))
+        wanted = asked(**PLAIN, **environ)
+        paths.state.mkdir(parents=True)
+        with apply.edit_lock(paths, ids):
+            reconcile.reconcile(wanted, paths, ids)
+        self.keeper = Keeper(wanted, paths, ids)
+
+    def _request(self, _path: Path, command: str) -> dict[str, bool]:
+        self.told.append(command)
+        return {"done": True}
+
+    def look(self) -> list[str]:
+        """One round; what was said in it."""
+        before = len(self.said)
+        self.keeper.look()
+        return self.said[before:]
+
+    @property
+    def problems(self) -> list[str]:
+        found: list[str] = json.loads(self.paths.problems.read_text())
+        return found
+
+
+@pytest.fixture
+def watch(paths: Paths, ids: Ids, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(paths, ids, monkeypatch)
+
+
+def test_nothing_new_is_nothing_said(watch: Watch) -> None:
+    assert watch.look() == watch.look() == []
+    assert watch.told == []
+    assert watch.problems == []
+    assert watch.paths.problems.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_round_without_news_is_cheap(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch.look()
+    monkeypatch.setattr(reconcile, "reconcile", lambda *_: pytest.fail("it reads everything"))
+    watch.look()
+
+
+def test_an_edit_by_hand_is_served(watch: Watch) -> None:
+    watch.look()
+    put_domain(watch.paths, EXAMPLE_COM, users=USERS)
+    said = watch.look()
+    assert watch.told == ["reload"]
+    served = watch.paths.chasquid / "domains/example.com/users"
+    assert f"changed {served}" in said
+    assert 'key: "i"' in served.read_text()
+    assert watch.look() == []
+    assert watch.told == ["reload"]
+
+
+@pytest.mark.parametrize("kind", ["content", "same size", "rights", "removed", "renamed over"])
+def test_every_kind_of_edit_is_seen(watch: Watch, kind: str) -> None:
+    put_domain(watch.paths, EXAMPLE_COM, aliases="a: one\n")
+    watch.look()
+    path = watch.paths.domain(EXAMPLE_COM) / "aliases"
+    times = path.stat()
+    match kind:
+        case "content":
+            path.write_text("a: three\n")
+        case "same size":
+            # An editor that keeps the time as well; only the kernel's own time tells.
+            path.write_text("a: two\n")
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        case "rights":
+            path.chmod(0o644)
+        case "removed":
+            path.unlink()
+        case "renamed over":
+            put(path.with_name("x"), "a: two\n").replace(path)
+    before = watch.keeper._seen
+    watch.look()
+    assert watch.keeper._seen != before
+    if kind != "rights":
+        assert watch.told[-1] == "reload"
+
+
+def test_a_new_domains_key_needs_a_restart(watch: Watch) -> None:
+    watch.look()
+    path = watch.paths.domain(EXAMPLE_COM) / "dkim:t1e.pem"
+    pem = path.read_bytes()
+    put(path.with_name("dkim:t2e.pem"), pem)
+    watch.look()
+    assert watch.told == ["restart"]
+
+
+def test_a_finding_is_said_once_and_its_mending_too(watch: Watch) -> None:
+    put_domain(watch.paths, EXAMPLE_COM, users=USERS)
+    watch.look()
+    put_domain(watch.paths, EXAMPLE_COM, users="users {\n")
+    [said] = watch.look()
+    assert said.startswith("fail: ")
+    assert "example.com/users: line" in said
+    assert "the last good copy serves" in said
+    assert len(watch.problems) == 1
+    assert said == f"fail: {watch.problems[0]}"
+    # Something else changes: it is not said again.
+    put_domain(watch.paths, EXAMPLE_COM, aliases="a: b\n")
+    assert not [text for text in watch.look() if "fail: " in text]
+    assert len(watch.problems) == 1
+    put_domain(watch.paths, EXAMPLE_COM, users=OTHER)
+    said_after = watch.look()
+    assert [text for text in said_after if text.startswith("mended: ")]
+    assert watch.problems == []
+    assert watch.look() == []
+
+
+def test_a_warning_is_said_but_no_reason_to_be_unhealthy(watch: Watch) -> None:
+    put_domain(watch.paths, EXAMPLE_ORG, users=USERS)
+    [said] = watch.look()
+    assert said.startswith("warn: data/domains/example.org exists, but")
+    assert watch.problems == []
+
+
+def test_findings_survive_a_restart_of_the_keeper(watch: Watch, ids: Ids) -> None:
+    put_domain(watch.paths, EXAMPLE_COM, users="x")
+    watch.look()
+    again = Keeper(watch.keeper.settings, watch.paths, ids)
+    before = len(watch.said)
+    again.look()
+    assert len(watch.said) == before + 1, "a new log is told what is wrong"
+    assert len(watch.problems) == 1
+
+
+def test_an_edit_during_the_work_is_seen_the_next_time(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.look()
+    real = reconcile.reconcile
+
+    def slow(*args: object) -> object:
+        result = real(*args)  # type: ignore[arg-type]
+        put_domain(watch.paths, EXAMPLE_COM, aliases="late: i\n")
+        return result
+
+    monkeypatch.setattr(reconcile, "reconcile", slow)
+    put_domain(watch.paths, EXAMPLE_COM, aliases="early: i\n")
+    watch.look()
+    monkeypatch.setattr(reconcile, "reconcile", real)
+    watch.look()
+    assert "late" in (watch.paths.chasquid / "domains/example.com/aliases").read_text()
+
+
+def test_work_that_failed_is_tried_again(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch.look()
+    real = reconcile.reconcile
+
+    def fail(*_: object) -> object:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reconcile, "reconcile", fail)
+    put_domain(watch.paths, EXAMPLE_COM, aliases="a: i\n")
+    with pytest.raises(OSError, match="No space"):
+        watch.look()
+    monkeypatch.setattr(reconcile, "reconcile", real)
+    watch.now += 61
+    watch.look()
+    assert "a: i" in (watch.paths.chasquid / "domains/example.com/aliases").read_text()
+
+
+def test_a_busy_volume_is_left_to_who_has_it(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, ids: Ids
+) -> None:
+    watch.look()
+    put_domain(watch.paths, EXAMPLE_COM, aliases="a: i\n")
+    real = apply.edit_lock
+    monkeypatch.setattr(apply, "edit_lock", lambda paths, ids: real(paths, ids, 0.02))
+    with real(watch.paths, ids), pytest.raises(UserError):
+        watch.look()
+
+
+Answer = Found[Domain] | Absent | Unknown
+
+
+def test_exchangers_are_looked_up_now_and_then(
+    paths: Paths, ids: Ids, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(paths, ids, monkeypatch, MAIL_RECEIVE="none")
+    answers: list[Answer] = [
+        Found((Domain("mx1.example.net"),)), Found((Domain("mx2.example.net"),)),
+        Unknown("no answer"), Found((Domain("smtp.example.com"),)),
+    ]  # fmt: skip
+    asked_for: list[str] = []
+
+    def ask(domain: Domain) -> Answer:
+        asked_for.append(domain)
+        return answers[len(asked_for) - 1]
+
+    refresh: Callable[..., object] = reconcile.refresh_exchangers
+    monkeypatch.setattr(reconcile, "refresh_exchangers", lambda *args: refresh(*args, ask))
+
+    def served() -> str:
+        return (paths.chasquid / "domains/example.com/aliases").read_text()
+
+    watch.look()
+    assert "via mx1.example.net" in served()
+    watch.now += 599
+    watch.look()
+    assert len(asked_for) == 1
+    watch.now += 2
+    watch.look()
+    assert "via mx2.example.net" in served()
+    assert watch.told == ["reload", "reload"]
+    watch.now += 601
+    said = watch.look()
+    assert [text for text in said if text.startswith("warn: The MX of example.com could not be")]
+    assert watch.problems == []
+    watch.now += 601
+    said = watch.look()
+    assert [text for text in said if text.startswith("fail: The MX of example.com is smtp.example")]
+    assert [text for text in said if text.startswith("mended: ")]
+    assert len(watch.problems) == 1
+    assert "via mx2.example.net" in served(), "what was known stays"
+
+
+def test_the_signature_of_a_volume(paths: Paths) -> None:
+    put_domain(paths, EXAMPLE_COM, users=USERS)
+    one = keeper.signature(paths)
+    assert keeper.signature(paths) == one
+    assert any("example.com/users" in str(item[0]) for item in one)
+    (paths.domain(EXAMPLE_COM) / "dangling").symlink_to("/no/such")
+    put(paths.data / "mail/example.com/i/new/1", "mail is no edit")
+    assert keeper.signature(paths) == one
+
+
+def test_the_program_drops_root_first_and_ends_when_told(
+    paths: Paths, ids: Ids, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an error in one round is said, and is not its end."""
+    calls: list[str] = []
+    handlers: dict[int, Callable[[int, object], None]] = {}
+
+    class Failing:
+        def __init__(self, *_: object) -> None:
+            self.rounds = 0
+
+        def look(self) -> None:
+            self.rounds += 1
+            calls.append(f"look {self.rounds}")
+            if self.rounds == 1:
+                raise OSError(28, "No space left on device")
+            if self.rounds == 2:
+                raise UserError("busy")  # noqa: EM101
+            handlers[15](15, None)
+
+    class Idle:
+        def __init__(self, *, daemon: bool, **_: object) -> None:
+            assert daemon, "it must not keep the container from ending"
+
+        def start(self) -> None:
+            calls.append("thread")
+
+    monkeypatch.setattr(rights, "drop", lambda *_, **__: calls.append("drop"))
+    monkeypatch.setattr(signal, "signal", lambda number, do: handlers.update({number: do}))
+    monkeypatch.setattr(keeper, "Keeper", Failing)
+    monkeypatch.setattr(keeper, "_LOOK", 0.001)
+    real = threading.Thread
+    monkeypatch.setattr(threading, "Thread", Idle)
+    said: list[str] = []
+    monkeypatch.setattr(output, "log", lambda source, text: said.append(f"{source}: {text}"))
+    assert keeper.main(asked(), paths, ids) == 0
+    monkeypatch.setattr(threading, "Thread", real)
+    assert calls[0] == "drop"
+    assert [call for call in calls if "look" in call] == ["look 1", "look 2", "look 3"]
+    assert "keeper: error: [Errno 28] No space left on device" in said
+    assert "keeper: error: busy" in said
+    assert {2, 15} <= set(handlers)

@@ -1,0 +1,123 @@
+"""What chasquid's user alone may read, asked for through the socket holder's door."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from entrypoint import process, queue
+from entrypoint.paths import Paths
+from entrypoint.services import reader, smtp
+from entrypoint.services.smtp import Holder
+
+
+def ask(line: bytes) -> Any:
+    """The holder's answer to a line at its door; None if it says nothing."""
+
+    class Writer:
+        def __init__(self) -> None:
+            self.said = b""
+
+        def write(self, data: bytes) -> None:
+            self.said += data
+
+        async def drain(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    async def work() -> bytes:
+        stream, writer = asyncio.StreamReader(), Writer()
+        stream.feed_data(line)
+        stream.feed_eof()
+        holder = Holder(argv=(), environ={}, sockets=())
+        await holder._answer(stream, writer)  # type: ignore[arg-type]
+        return writer.said
+
+    return json.loads(asyncio.run(work()) or "null")
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The programs that were started; they print their arguments."""
+    calls: list[Sequence[str]] = []
+
+    async def output_of(
+        argv: Sequence[str], environ: Mapping[str, str], *, timeout: float
+    ) -> tuple[int, bytes]:
+        assert set(environ) == {"LANG"}, "nothing of the container's own"
+        assert timeout <= 9
+        calls.append(argv)
+        return (124, b"") if "slow" in argv else (9, b"") if "odd" in argv else (0, b'{"depth": 3}')
+
+    monkeypatch.setattr(process, "output_of", output_of)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"queue\n", ["queue"]),
+        (b"reports rua@example.com example.com\n", ["reports", "rua@example.com", "example.com"]),
+    ],
+)
+def test_a_look_is_a_process_of_its_own(
+    started: list[Sequence[str]], line: bytes, words: list[str]
+) -> None:
+    assert ask(line) == {"depth": 3}
+    assert started == [(sys.executable, "-I", "-m", "entrypoint.services.reader", *words)]
+
+
+def test_a_look_that_fails_says_so(started: list[Sequence[str]]) -> None:
+    assert ask(b"queue slow\n") == {"error": "not in time"}
+    assert ask(b"queue odd\n") == {"error": "its reader ended with status 9"}
+    assert len(started) == 2
+
+
+def test_what_the_door_does_not_know(started: list[Sequence[str]]) -> None:
+    assert ask(b"reader\n") == {"error": "unknown command"}
+    assert ask(b"\n") == {"error": "unknown command"}
+    assert ask(b"status\n")["ready"] is False
+    assert started == []
+
+
+def test_output_of_a_program() -> None:
+    async def run(code: str, timeout: float = 10) -> tuple[int, bytes]:
+        return await process.output_of(
+            [sys.executable, "-I", "-c", code], {"A": "b"}, timeout=timeout
+        )
+
+    code = "import os, sys; print(os.environ['A'], sys.stdin.read()); sys.exit(3)"
+    assert asyncio.run(run(code)) == (3, b"b \n")
+    assert asyncio.run(run("import time; time.sleep(60)", 0.2)) == (124, b"")
+    assert asyncio.run(run("import os; os.kill(os.getpid(), 9)")) == (-9, b"")
+
+
+def test_the_program_prints_one_object(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr(reader.resource, "setrlimit", lambda *args: limits.append(args))  # type: ignore[attr-defined]
+    monkeypatch.setattr(reader, "Paths", lambda: paths)
+    folder = paths.queue / "queue"
+    folder.mkdir(parents=True)
+    (folder / "m:x").write_text('ID: "x"\n')
+    monkeypatch.setattr(sys, "argv", ["reader", "queue"])
+    assert reader.main() == 0
+    assert queue.Summary.from_json(json.loads(capsys.readouterr().out)).depth == 1
+    monkeypatch.setattr(sys, "argv", ["reader", "reports", "rua@example.com", "example.com"])
+    assert reader.main() == 0
+    assert json.loads(capsys.readouterr().out)["reports"] == 0
+    assert {resource for resource, _ in limits} == {
+        reader.resource.RLIMIT_AS, reader.resource.RLIMIT_CPU, reader.resource.RLIMIT_CORE,  # type: ignore[attr-defined]
+    }  # fmt: skip
+
+
+def test_the_holder_waits_longer_than_the_reader_takes() -> None:
+    assert reader._SECONDS < smtp._READ_WAIT

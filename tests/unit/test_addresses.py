@@ -1,0 +1,77 @@
+"""This server's public addresses."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import pytest
+
+from entrypoint import addresses
+from entrypoint.addresses import Addresses
+from tests.unit.kit import asked
+
+V4, V6 = IPv4Address("203.0.113.10"), IPv6Address("2001:db8::10")
+
+
+def interfaces(monkeypatch: pytest.MonkeyPatch, v4: str | None, v6: str | None) -> list[Any]:
+    """What the kernel would send from; every address that was asked about."""
+    asked_about: list[Any] = []
+
+    class Probe:
+        def __init__(self, family: socket.AddressFamily, kind: socket.SocketKind) -> None:
+            assert kind is socket.SOCK_DGRAM, "no packet leaves"
+            self.source = v4 if family is socket.AF_INET else v6
+
+        def __enter__(self) -> Probe:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def connect(self, target: tuple[str, int]) -> None:
+            asked_about.append(target)
+            if self.source is None:
+                raise OSError(101, "Network is unreachable")
+
+        def getsockname(self) -> tuple[str | None, int]:
+            return self.source, 12345
+
+    monkeypatch.setattr(socket, "socket", Probe)
+    return asked_about
+
+
+def test_what_is_set_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_about = interfaces(monkeypatch, "198.51.100.1", "2001:db8::1")
+    found = addresses.find(asked(PUBLIC_IPV4=str(V4), PUBLIC_IPV6=str(V6)))
+    assert found == Addresses(V4, V6)
+    assert asked_about == []
+
+
+def test_what_is_found_on_the_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_about = interfaces(monkeypatch, str(V4), str(V6))
+    assert addresses.find(asked()) == Addresses(V4, V6)
+    assert len(asked_about) == 2
+
+
+@pytest.mark.parametrize("private", ["10.0.0.5", "192.168.1.5", "127.0.0.1", None])
+def test_an_address_behind_nat_is_not_the_public_one(
+    monkeypatch: pytest.MonkeyPatch, private: str | None
+) -> None:
+    interfaces(monkeypatch, private, None)
+    assert addresses.find(asked()) == Addresses(None, None, has_ipv4=True, has_ipv6=False)
+
+
+@pytest.mark.parametrize("local", ["fe80::1%eth0", "fd00::1", "::1", None])
+def test_without_a_global_ipv6_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, local: str | None
+) -> None:
+    interfaces(monkeypatch, str(V4), local)
+    assert addresses.find(asked()) == Addresses(V4, None, has_ipv6=False)
+
+
+def test_none_is_none_whatever_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    interfaces(monkeypatch, str(V4), str(V6))
+    assert addresses.find(asked(PUBLIC_IPV6="none")) == Addresses(V4, None, has_ipv6=False)
+    assert addresses.find(asked(PUBLIC_IPV4="none")) == Addresses(None, V6, has_ipv4=False)

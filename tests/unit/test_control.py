@@ -1,0 +1,70 @@
+"""The socket holder's door, from outside."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from entrypoint import control
+from entrypoint.control import UnreachableError
+
+
+def answering(path: Path, reply: Callable[[socket.socket], None]) -> threading.Thread:
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(str(path))
+    door.listen()
+
+    def serve() -> None:
+        with door:
+            connection, _ = door.accept()
+            with connection:
+                reply(connection)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+def says(raw: bytes) -> Callable[[socket.socket], None]:
+    def reply(connection: socket.socket) -> None:
+        assert connection.recv(100) == b"status\n"
+        connection.sendall(raw)
+
+    return reply
+
+
+def test_a_question_and_its_answer(tmp_path: Path) -> None:
+    thread = answering(tmp_path / "door", says(b'{"ready": true, "pid": 3}\n'))
+    assert control.request(tmp_path / "door", "status") == {"ready": True, "pid": 3}
+    thread.join(10)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\n", b"null\n", b"[1]\n", b"{", b"\xff\n", b'"x"\n'])
+def test_no_sense_is_no_answer(tmp_path: Path, raw: bytes) -> None:
+    thread = answering(tmp_path / "door", says(raw))
+    with pytest.raises(UnreachableError):
+        control.request(tmp_path / "door", "status")
+    thread.join(10)
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(UnreachableError, match="No such file"):
+        control.request(tmp_path / "door", "status")
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(str(tmp_path / "door"))
+    door.close()
+    with pytest.raises(UnreachableError, match="Connection refused"):
+        control.request(tmp_path / "door", "status")
+
+
+def test_an_answer_that_does_not_come(tmp_path: Path) -> None:
+    end = threading.Event()
+    thread = answering(tmp_path / "door", lambda _: (end.wait(10), None)[1])
+    with pytest.raises(UnreachableError, match="timed out"):
+        control.request(tmp_path / "door", "status", timeout=0.05)
+    end.set()
+    thread.join(10)

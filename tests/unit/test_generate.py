@@ -1,0 +1,60 @@
+"""The files that are made from the settings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from entrypoint import settings
+from entrypoint.settings import Settings
+from tools import generate
+
+NAMES = [field.upper() for field, info in Settings.model_fields.items() if info.examples]
+
+
+def test_the_files_in_the_repository_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["generate", "--check"])
+    generate.main()
+
+
+def test_a_stale_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["generate"])
+    generate.main()
+    monkeypatch.setattr(sys, "argv", ["generate", "--check"])
+    generate.main()
+    (tmp_path / ".env.example").write_text("# old\n")
+    with pytest.raises(
+        SystemExit, match=r"^\.env\.example differ from the settings; run: make gen"
+    ):
+        generate.main()
+
+
+def test_every_setting_is_in_both() -> None:
+    example, page = generate.env_example(), generate.settings_page()
+    for name in NAMES:
+        assert f"\n{name}=" in example or f"\n#{name}=" in example
+        assert f"\n## {name}\n" in page
+        assert f"Example: `{name}=" in page
+
+
+def test_the_example_is_a_working_env_file() -> None:
+    """As it is; and its only line that is no comment is the only setting that is needed."""
+    lines = [line for line in generate.env_example().splitlines() if line and line[0] != "#"]
+    environ = dict(line.split("=", 1) for line in lines)
+    assert environ == {"MAIL_HOSTNAME": "smtp.example.com"}
+    settings.load(environ)
+
+
+def test_every_setting_has_a_default_or_is_needed() -> None:
+    for part in generate.settings_page().split("\n## ")[1:]:
+        assert ("Required." in part) + ("Default:" in part) == 1, part
+        assert max(map(len, part.splitlines())) <= 100
+
+
+def test_durations_read_as_they_are_written() -> None:
+    assert "Default: `5d`." in generate.settings_page()
+    assert "432000" not in generate.settings_page()

@@ -1,0 +1,135 @@
+"""Settings that are fine; those that are not are in test_bad_env.py."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from entrypoint import settings
+from entrypoint.errors import UserError
+from entrypoint.settings import Settings
+from tests.unit.kit import HOST, asked, put
+
+
+def test_only_the_hostname_is_needed() -> None:
+    found = settings.load({"MAIL_HOSTNAME": HOST})
+    assert found.mail_hostname == HOST
+    assert found.domains == ("example.com",)
+    assert found.receiving == ("example.com",)
+    assert (found.public_ipv4, found.public_ipv6, found.forward_to) == (None, None, None)
+    assert (found.dkim_keys, found.dkim_selector) == (("rsa2048",), None)
+    assert (found.spf_include, found.spf_mechanisms, found.spf_all) == ((), (), "~all")
+    assert (found.dmarc_policy, found.dmarc_fo) == ("quarantine", "1")
+    assert (found.dmarc_rua, found.dmarc_ruf) == (None, None)
+    assert (found.max_message_mb, found.max_queue, found.give_up_after) == (25, 2000, 432000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("MAIL_DOMAINS", "example.org, example.net\texample.org", ("example.org", "example.net")),
+        ("MAIL_DOMAINS", "Example.org\nEXAMPLE.ORG.", ("example.org",)),
+        ("MAIL_RECEIVE", "None", ()),
+        ("MAIL_RECEIVE", "Example.com", ("example.com",)),
+        ("PUBLIC_IPV4", "none", "none"),
+        ("PUBLIC_IPV4", " 203.0.113.10 ", IPv4Address("203.0.113.10")),
+        ("PUBLIC_IPV6", "2001:DB8::0010", IPv6Address("2001:db8::10")),
+        ("FORWARD_TO", "Me@Example.net", "me@example.net"),
+        ("DKIM_KEYS", "ed25519 rsa2048,ed25519", ("ed25519", "rsa2048")),
+        ("DKIM_SELECTOR", "T2026", "t2026"),
+        ("DKIM_SELECTOR", "s" * 40, "s" * 40),
+        ("SPF_INCLUDE", "_spf.Example.net., include:a.example", ("_spf.example.net", "a.example")),
+        (
+            "SPF_MECHANISMS",
+            "A mx a:x.example/24//64 IP4:192.0.2.0/24 ip6:2001:db8::/32 mx include:_spf.x.example",
+            ("a", "mx", "a:x.example/24//64", "ip4:192.0.2.0/24", "ip6:2001:db8::/32",
+             "include:_spf.x.example"),
+        ),
+        ("SPF_ALL", " -ALL ", "-all"),
+        ("DMARC_POLICY", "Reject", "reject"),
+        ("DMARC_FO", "1:D:S", "1:d:s"),
+        ("DMARC_RUA", "none", ()),
+        ("DMARC_RUA", "mailto:a@example.net,A@example.net", ("a@example.net",)),
+        ("MAX_MESSAGE_MB", " 200 ", 200),
+        ("MAX_QUEUE", "10", 10),
+        ("GIVE_UP_AFTER", "60M", 3600),
+        ("GIVE_UP_AFTER", "14d", 14 * 86400),
+        ("GIVE_UP_AFTER", "36h", 36 * 3600),
+    ],
+)  # fmt: skip
+def test_values_in_their_canonical_form(name: str, value: str, found: Any, tmp_path: Path) -> None:
+    direct = asked(**{name: value})
+    assert getattr(direct, name.lower()) == found
+    path = put(tmp_path / "value", f"{value}\n")
+    assert asked(**{f"{name}_FILE": str(path)}) == direct
+
+
+@pytest.mark.parametrize(
+    "name", [field.upper() for field, info in Settings.model_fields.items() if info.examples]
+)
+def test_an_empty_value_counts_as_not_set(name: str) -> None:
+    if name == "MAIL_HOSTNAME":
+        with pytest.raises(UserError, match="MAIL_HOSTNAME is missing"):
+            settings.load({name: " \t"})
+    elif name.lower() not in settings.CREDENTIALS:
+        assert asked(**{name: "  ", f"{name}_FILE": ""}) == asked()
+
+
+def test_every_setting_has_its_example_accepted() -> None:
+    """The examples of .env.example are themselves right."""
+    for field, info in Settings.model_fields.items():
+        if info.examples and not field.startswith(("acme", "tls")):
+            environ = {field.upper(): str(info.examples[0])}
+            if field == "mail_hostname":
+                settings.load(environ)
+            else:
+                assert getattr(asked(**environ), field) != getattr(asked(), field), field
+
+
+def test_other_variables_are_nobodys_business() -> None:
+    container = {
+        "PATH": "/usr/bin", "HOME": "/root", "HOSTNAME": "a1b2c3", "TERM": "xterm", "LANG": "C",
+        "MAIL": "/var/mail/root", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PWD": "/", "SHLVL": "1",
+        "CF_Token": "x", "PUBLIC": "1", "LOG": "x", "DOMAIN": "x", "GIT_REVISION": "x",
+    }  # fmt: skip
+    assert asked(**container) == asked()
+
+
+def test_receive_elsewhere() -> None:
+    found = asked(MAIL_DOMAINS="example.com example.org", MAIL_RECEIVE="example.org")
+    assert found.domains == ("example.com", "example.org")
+    assert found.receiving == ("example.org",)
+    assert asked(MAIL_RECEIVE="none").receiving == ()
+
+
+def test_forwarding_to_a_domain_that_receives_elsewhere_is_no_circle() -> None:
+    found = asked(
+        MAIL_DOMAINS="example.com example.org", MAIL_RECEIVE="example.com",
+        FORWARD_TO="i@example.org",
+    )  # fmt: skip
+    assert found.forward_to == "i@example.org"
+
+
+def test_a_wrong_setting_is_no_reason_to_blame_another() -> None:
+    """FORWARD_TO is fine or not depending on MAIL_RECEIVE, which is not known here."""
+    with pytest.raises(UserError) as caught:
+        asked(MAIL_RECEIVE="exa_mple.org", FORWARD_TO="i@example.com")
+    assert "FORWARD_TO" not in caught.value.message
+
+
+def test_the_host_zone_is_the_nearest_domain_above() -> None:
+    def zone(host: str, domains: str) -> str:
+        return settings.load({"MAIL_HOSTNAME": host, "MAIL_DOMAINS": domains}).host_zone
+
+    assert zone("a.b.example.com", "example.com b.example.com") == "b.example.com"
+    assert zone("example.com", "example.com") == "example.com"
+    assert zone("smtp.hosting.example", "example.com") == "hosting.example"
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        asked().max_queue = 3
