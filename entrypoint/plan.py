@@ -26,8 +26,10 @@ REPORTS = ("rua", "ruf")
 NO_EXCHANGER_YET = Domain("mx-not-known-yet.invalid")
 
 
-# chasquid's folder of the certificate that clients without SNI get.
+# chasquid's folder of the host name's certificate, which clients without SNI get: it sorts first.
 DEFAULT = "0-default"
+# And of the self-signed one, which covers every domain: it sorts last, to stand before no other.
+STAND_IN = "zzz-self-signed"
 
 
 class Effect(IntEnum):
@@ -267,8 +269,8 @@ def _certificates(settings: Settings, state: State, paths: Paths) -> Iterator[Fi
 def served_certificates(settings: Settings, state: State) -> dict[str, certs.Certificate]:
     """What chasquid serves, by the name of its folder.
 
-    Without SNI it serves the first folder, so the host name's certificate is called 0-default,
-    which sorts before any domain. The self-signed one stands in until there is a better one.
+    By SNI it serves the first folder that covers the name, without SNI the first of all. The
+    self-signed one stands in until the host name has a better one.
     """
     real = state.certificates if settings.tls_mode != "self-signed" else {}
     host = settings.mail_hostname
@@ -277,9 +279,9 @@ def served_certificates(settings: Settings, state: State) -> dict[str, certs.Cer
     served: dict[str, certs.Certificate] = {}
     if best:
         served[DEFAULT] = real[best]
-    elif state.self_signed:
-        served[DEFAULT] = state.self_signed
     served.update({name: real[name] for name in real if name != best})
+    if not best and state.self_signed:
+        served[STAND_IN] = state.self_signed
     return served
 
 

@@ -90,9 +90,11 @@ def _activate(
             return []
         for key in new:
             apply.write(paths.domain(domain) / key.file_name, key.pem, ids)
+        folder = paths.retired(domain)
+        apply.own_folder(folder, ids)
+        for torn in folder.glob(".*.new"):  # of one that was killed, whose names had another time
+            apply.remove(torn)
         for key in _replaced(have, new):
-            folder = paths.retired(domain)
-            apply.own_folder(folder, ids)
             if key.selector not in {item.selector for item, _ in have.retired}:
                 apply.write(folder / retired_name(key, now), key.pem, ids)
             # The copy first: without the file it would be taken for a key that was lost.

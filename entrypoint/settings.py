@@ -571,6 +571,7 @@ def _unknown(environ: Mapping[str, str], provider: frozenset[str]) -> dict[str, 
         if base in _NAMES or base in provider or name in _ACME_SH:
             continue
         near = difflib.get_close_matches(base, _NAMES, n=1, cutoff=0.8)
+        near = near or difflib.get_close_matches(base, provider, n=1, cutoff=0.85)
         if name.startswith(_PREFIXES) or near:
             hint = f"; did you mean {near[0]}?" if near else ""
             if name.startswith("LEXICON_") and not near:

@@ -10,7 +10,7 @@ from entrypoint.certs import Certificate
 from entrypoint.checks.context import CheckContext
 from entrypoint.checks.parallel import every
 from entrypoint.findings import Finding, Level
-from entrypoint.plan import DEFAULT, served_certificates
+from entrypoint.plan import STAND_IN, served_certificates
 
 FILES = ("broken-certificate", "broken-acme-env")  # what State says of these files
 _SECONDS = 10.0
@@ -35,8 +35,7 @@ def check(context: CheckContext) -> list[Finding]:
 
 def _trusted(context: CheckContext) -> Iterator[Finding]:
     settings, state = context.settings, context.state
-    default = served_certificates(settings, state).get(DEFAULT)
-    if default is None or default is not state.self_signed:
+    if STAND_IN not in served_certificates(settings, state):
         return
     fix = "wait, or see what became of it: docker exec mail list-certs"
     if settings.tls_mode == "self-signed":

@@ -68,6 +68,12 @@ def _running(context: CheckContext, status: dict[str, object] | str) -> Iterator
                 seen=str(status.get("last_words") or "it said nothing")[:200], why=_WHY_DOWN,
             )  # fmt: skip
         return
+    if "timed out" in status:  # it is there, and holds the ports
+        yield Finding(
+            "server-hangs", Level.FAIL, "The mail server does not answer.",
+            "start it afresh:\ndocker compose restart", seen=status[:200], why=_WHY_DOWN,
+        )  # fmt: skip
+        return
     taken = [port for port in PORTS if port in context.listening("tcp", "tcp6")]
     for port in taken:
         yield Finding(

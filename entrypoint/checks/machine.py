@@ -23,6 +23,8 @@ from entrypoint.maillog import clean
 from entrypoint.paths import Paths
 
 _TIMEOUT = 4.0  # seconds
+_STATUS_WAIT = 3.0  # seconds: it says so at once, or it hangs
+_READ_WAIT = 9.0  # seconds: longer than the holder waits for its reader
 _MAX_FILE = 1 << 20  # bytes of a file in /proc
 _MAX_BANNER = 512  # octets (RFC 5321 4.5.3.1.5)
 _STA_UNSYNC = 0x0040  # adjtimex(2)
@@ -125,4 +127,8 @@ class Machine:
 
     @classmethod
     def real(cls, paths: Paths) -> Machine:
-        return cls(holder=lambda command: control.request(paths.holder_socket, command, 9.0))
+        def holder(command: str) -> dict[str, Any]:
+            wait = _STATUS_WAIT if command == "status" else _READ_WAIT
+            return control.request(paths.holder_socket, command, wait)
+
+        return cls(holder)

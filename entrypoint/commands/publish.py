@@ -124,26 +124,31 @@ def _plan(steps: Sequence[Step], total: int, *, colour: bool) -> str:
     for zone in dict.fromkeys(step.zone for step in todo):
         group = [step for step in todo if step.zone == zone]
         source = group[0].account.source if group[0].account else ""
-        parts.append("\n".join([f"{zone}, by {source}:", *_changes(group, colour=colour)]))
-    for action, title in (
-        (Action.HAND, "To be done by hand:"),
-        (Action.WAIT, "Not known, or on its way; look again later:"),
-        (Action.LEAVE, "Left as it is (optional):"),
+        parts.append("\n".join([f"{zone}, by {source}:", *_changes(group, zone, colour)]))
+    hands = [step for step in steps if step.action is Action.HAND]
+    parts += _could_be_done(hands)
+    for title, group in (
+        ("To be done by hand:", [step for step in hands if not _is_blocked(step)]),
+        (
+            "Not known, or on its way; look again later:",
+            [step for step in steps if step.action is Action.WAIT],
+        ),
+        ("Left as it is (optional):", [step for step in steps if step.action is Action.LEAVE]),
     ):
-        group = [step for step in steps if step.action is action]
         if group:
             parts.append("\n".join([title, *(line for step in group for line in _words(step))]))
     changes = sum(step.action is Action.CHANGE for step in todo)
-    hands = sum(step.action is Action.HAND for step in steps)
-    parts.append(f"{len(todo) - changes} to add, {changes} to change, {hands} to be done by hand")
+    parts.append(
+        f"{len(todo) - changes} to add, {changes} to change, {len(hands)} to be done by hand"
+    )
     return "\n\n".join(parts)
 
 
-def _changes(steps: Sequence[Step], *, colour: bool) -> Iterator[str]:
+def _changes(steps: Sequence[Step], zone: str, colour: bool = False) -> Iterator[str]:
     red, green, end = ("\033[31m", "\033[32m", "\033[0m") if colour else ("", "", "")
     for step in steps:
         record = step.record
-        head = f"{_relative(record.name, step.zone)} {record.type.value}"
+        head = f"{_relative(record.name, zone)} {record.type.value}"
         optional = "  (optional)" if record.optional else ""
         for value in step.old:
             yield f"{red}  - {head} {value}{end}"
@@ -152,8 +157,24 @@ def _changes(steps: Sequence[Step], *, colour: bool) -> Iterator[str]:
         if step.kept:
             count = "one other" if len(step.kept) == 1 else f"{len(step.kept)} others"
             yield f"      beside {count} of that name and type, untouched"
-        if step.reason:
+        if step.reason and step.is_ours_to_do:
             yield f"      note: {step.reason}"
+
+
+def _is_blocked(step: Step) -> bool:
+    """Whether a program could do it, if it only were let."""
+    return bool(step.new)
+
+
+def _could_be_done(hands: Sequence[Step]) -> Iterator[str]:
+    """By zone and reason, what has to be entered by hand for no fault of the record's own."""
+    groups: dict[tuple[str, str, str], list[Step]] = {}
+    for step in filter(_is_blocked, hands):
+        where = step.zone or str(step.record.zone)
+        groups.setdefault((where, step.reason, step.remedy), []).append(step)
+    for (where, reason, remedy), group in groups.items():
+        lines = [f"To be entered by hand in {where}: {reason}", *_changes(group, where)]
+        yield "\n".join([*lines, f"  fix: {remedy}"] if remedy else lines)
 
 
 def _relative(name: str, zone: str) -> str:
@@ -188,15 +209,14 @@ def _conclude(
     lost: Sequence[tuple[Record, str]],
 ) -> None:
     left = [item for item in verdicts if item.status is not Status.OK]
-    fine = len(verdicts) - len(left)
-    if left:
+    if all(outcome.error for outcome in outcomes):
+        click.echo("\nnone of it was done")
+    elif left:
         click.echo(f"\nThe authoritative name servers say, of {len(verdicts)} records:")
         click.echo(render.verdicts(left, colour=sys.stdout.isatty()), nl=False, color=True)
-    click.echo(f"{fine} of {len(verdicts)} records are right")
-    for outcome in outcomes:
-        if outcome.error:
-            record = outcome.step.record
-            click.echo(f"error: {record.name} {record.type.value}: {outcome.error}", err=True)
+    click.echo(f"{len(verdicts) - len(left)} of {len(verdicts)} records are right")
+    for (zone, error), failed in _failures(outcomes).items():
+        click.echo(f"error: {zone}: {', '.join(failed)}: {error}", err=True)
     for record, value in lost:
         click.echo(
             f"error: {record.name} {record.type.value} no longer has a value that stood there "
@@ -210,6 +230,17 @@ def _conclude(
             "  fix: wait, and look again: docker exec mail dns --watch",
             err=True,
         )
+
+
+def _failures(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[str]]:
+    """What failed, by zone and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for outcome in outcomes:
+        if outcome.error:
+            record, zone = outcome.step.record, outcome.step.zone
+            name = f"{_relative(record.name, zone)} {record.type.value}"
+            found.setdefault((zone, outcome.error), []).append(name)
+    return found
 
 
 # --- for programs ---------------------------------------------------------------------------------
@@ -257,11 +288,12 @@ def _step(step: Step, result: dict[str, Any] | None) -> dict[str, Any]:
         "type": record.type.value,
         "optional": record.optional,
         "old": list(step.old),
-        "new": step.new if step.is_ours_to_do else None,
+        "new": step.new,
         "kept": list(step.kept),
         "found": list(step.verdict.found),
         "reason": step.reason,
         "fix": step.fix,
+        "remedy": step.remedy,
         "by": step.account.source if step.account else None,
         "result": result,
     }

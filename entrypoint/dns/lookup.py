@@ -21,6 +21,7 @@ from entrypoint.names import Domain
 _T = TypeVar("_T")
 _UDP_SIZE = 1232  # octets (DNS flag day 2020): more comes over TCP
 _MAX_CHAIN = 8  # CNAMEs
+_SILENT = "no answer in time"
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,15 @@ class Authoritative:
     """Asks the authoritative servers themselves: caches tell yesterday's news.
 
     Call it with a name and a type; the answers' values are as in a zone file, but a TXT's strings
-    are joined. Safe for use from several threads. `timeout` is in seconds, for one server.
+    are joined. Safe for use from several threads. `timeout` is in seconds, for one server. One that
+    is silent once is not asked again: each run wants one of its own.
     """
 
     timeout: float = 3.0
     _servers: dict[dns.name.Name, Mapping[str, tuple[str, ...]] | Unknown | Absent] = field(
         default_factory=dict
     )
+    _silent: set[str] = field(default_factory=set)
 
     def __call__(self, name: str, kind: str) -> Answers:
         try:
@@ -130,11 +133,16 @@ class Authoritative:
         reason = f"the name server {server}: its address could not be found"
         for address in addresses:
             place = f"the name server {server} ({address})"
+            if address in self._silent:
+                reason = f"{place}: {_SILENT}"
+                continue
             query = dns.message.make_query(name, kind, payload=_UDP_SIZE)
             query.flags &= ~dns.flags.RD
             try:
                 answer = self._exchange(query, address)
             except (dns.exception.DNSException, OSError) as error:
+                if isinstance(error, dns.exception.Timeout):
+                    self._silent.add(address)
                 reason = f"{place}: {_words(error)}"
                 continue
             code = answer.rcode()
@@ -206,7 +214,7 @@ def _addresses(resolver: dns.resolver.Resolver, server: str, kind: str) -> list[
 def _words(error: Exception) -> str:
     """An error in a few words; dnspython's own name every try."""
     if isinstance(error, dns.exception.Timeout):
-        return "no answer in time"
+        return _SILENT
     if isinstance(error, dns.resolver.NoNameservers):
         return "the resolver could not say"
     return str(error).partition("\n")[0][:120] or type(error).__name__

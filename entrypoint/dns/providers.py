@@ -366,7 +366,7 @@ def account(settings: Settings, state: State, domain: Domain) -> Account | NoAcc
         return _by_hook(settings.acme_dns, common, f"ACME_DNS={settings.acme_dns}")
     return NoAccount(
         "no DNS provider is set for it",
-        f"enter the records yourself; or set ACME_DNS and its variables in .env, or in {file}",
+        f"set ACME_DNS and its variables in .env, or for this domain alone in {file}",
     )
 
 
@@ -379,7 +379,7 @@ def _by_hook(hook: str, variables: Variables, source: str) -> Account | NoAccoun
     if mapped is None:
         return NoAccount(
             f"{hook} is for certificates only: publish-dns does not know it",
-            "enter the records yourself; or set LEXICON_PROVIDER, if dns-lexicon has the provider",
+            "set LEXICON_PROVIDER and its options, if dns-lexicon has the provider",
         )
     try:
         options = mapped.read(variables)
@@ -401,5 +401,5 @@ def _by_name(name: str, variables: Variables, source: str) -> Account | NoAccoun
 def _account(name: str, options: Mapping[str, str], source: str) -> Account | NoAccount:
     known = driver(name)
     if known.refused:
-        return NoAccount(f"{name} cannot be published to: {known.refused}", "enter it yourself")
+        return NoAccount(f"{name} cannot be published to: {known.refused}", "")
     return Account(known, source, options)

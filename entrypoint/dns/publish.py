@@ -14,6 +14,7 @@ owner's is to be merged, an MX, A or AAAA is never put beside others.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,8 @@ class Step:
     """What to do about one record.
 
     `old` are exact values of ours that go, `kept` the others' at the same name and type, which
-    stay. `new` is what comes; None if only something has to go.
+    stay. `new` is what comes; None if only something has to go. What could be done by a program,
+    but not here, has a `remedy` for that.
     """
 
     verdict: Verdict
@@ -68,6 +70,7 @@ class Step:
     new: str | None = None
     reason: str = ""
     fix: str = ""
+    remedy: str = ""
     zone: str = ""
     account: Account | None = None
 
@@ -146,6 +149,8 @@ def _step(verdict: Verdict, host: Domain, addresses: Addresses, ask: Ask) -> Ste
     if verdict.status is Status.MISSING:
         if record.role is Role.TLSRPT and any("TLSRPT" in value for value in found):
             return replace(by_hand, action=Action.LEAVE, reason="there is another one")
+        if record.role is Role.DKIM and found:
+            return replace(by_hand, reason=f"another text stands there: {found[0][:80]}")
         return Step(verdict, Action.ADD, kept=found, new=record.value)
     replaced = _replacement(record, found, host, ask)
     if replaced:
@@ -174,7 +179,8 @@ def _dkim(record: Record, found: tuple[str, ...]) -> tuple[tuple[str, ...], str 
     def is_key(value: str) -> bool:
         """A key, or one of the pieces that a console has made of ours."""
         piece = "".join(value.split())
-        return "p=" in value or "DKIM1" in value or (len(piece) > 20 and piece in whole)
+        other = re.match(r"\W*v\s*=\s*(?!DKIM1)", value)
+        return ("p=" in value and not other) or (len(piece) > 20 and piece in whole)
 
     if not all(map(is_key, found)):
         return None
@@ -262,29 +268,27 @@ def _placed(step: Step, zone: str | Unknown, find_account: FindAccount) -> Step:
     """The step with its zone and account; by hand if it cannot be done there."""
     record = step.record
     assert record.zone is not None  # noqa: S101 (a PTR is never ours to do)
-    words = f"{record.relative_name} {record.type.value} {step.new}"
-    fix = step.verdict.fix or f"enter it: {words}"
-    by_hand = replace(step, action=Action.HAND, fix=fix)
+    by_hand = replace(step, action=Action.HAND, fix=step.verdict.fix)
     if isinstance(zone, Unknown):
         return replace(step, action=Action.WAIT, reason=f"its zone is not known: {zone.reason}")
-    if not record.zone.is_within(zone) and not zone.endswith(f".{record.zone}"):
-        return replace(by_hand, reason=f"DNS has no zone {record.zone}")
-    if is_public_suffix(zone):
-        reason = f"DNS has no zone {record.zone}: it is not registered, or has no name servers"
-        return replace(by_hand, reason=reason)
+    outside = not record.zone.is_within(zone) and not zone.endswith(f".{record.zone}")
+    if outside or is_public_suffix(zone):
+        reason = f"DNS has no zone {record.zone}"
+        remedy = "have it set up at a DNS provider, and its name servers entered at the registrar"
+        return replace(by_hand, reason=reason, remedy=remedy)
     account = find_account(record.zone)
     step = replace(step, zone=zone)
     by_hand = replace(by_hand, zone=zone)
     if isinstance(account, NoAccount):
-        return replace(by_hand, reason=account.reason, fix=f"{fix}; or: {account.fix}")
+        return replace(by_hand, reason=account.reason, remedy=account.fix)
     driver = account.driver
-    unable = f"dns-lexicon's {driver.name} is not trusted to"
+    unable = f"dns-lexicon's driver for {driver.name} is not known to"
     if record.type not in driver.types:
         return replace(by_hand, reason=f"{unable} enter {record.type.value} records")
     if step.old and not driver.removes:
         return replace(by_hand, reason=f"{unable} change records")
     if step.kept and not driver.beside:
-        return replace(by_hand, reason=f"{unable} leave other records of that name alone")
+        return replace(by_hand, reason=f"{unable} leave others beside it alone")
     return replace(step, account=account)
 
 
@@ -363,8 +367,7 @@ def apply(steps: Sequence[Step], tell: Tell, roots: Path | None = None) -> list[
             with session.opened(account, zone, roots) as opened:
                 outcomes += _do_all(opened, todo, tell)
         except ProviderError as error:
-            tell(f"{zone}: {account.driver.name}: {error}")
-            outcomes += [Outcome(step, str(error)) for step in todo]
+            outcomes += [Outcome(step, f"{account.driver.name}: {error}") for step in todo]
     return outcomes
 
 
@@ -430,7 +433,23 @@ def _do(opened: Session, step: Step) -> None:
         opened.remove(record, item)
     if step.new and not any(session.is_same(record, item.value) for item in staying):
         ttl = next((item.ttl for item in staying if item.ttl), record.ttl)
-        opened.add(record, ttl)
+        try:
+            opened.add(record, ttl)
+        except ProviderError as error:
+            _put_back(opened, record, going, error)
+            raise
+
+
+def _put_back(
+    opened: Session, record: Record, gone: Sequence[session.Held], error: ProviderError
+) -> None:
+    """Have what was there again, rather than nothing. Raises ProviderError if that fails too."""
+    for item in gone:
+        try:
+            opened.add(replace(record, value=item.value), item.ttl or record.ttl)
+        except ProviderError:
+            msg = f"{error}; and what was removed could not be put back: {item.value}"
+            raise ProviderError(msg) from error
 
 
 def _is_rival(record: Record, value: str) -> bool:

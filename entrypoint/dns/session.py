@@ -337,6 +337,7 @@ def _mend_gandi(provider: Any, _options: Mapping[str, str]) -> None:
 def _mend_ddns(provider: Any, options: Mapping[str, Any]) -> None:
     """It takes REFUSED for success, knows no port, cannot list, and never asks whether the server
     has the zone and knows the key."""
+    import dns.exception
     import dns.message
     import dns.query
     import dns.rcode
@@ -345,7 +346,14 @@ def _mend_ddns(provider: Any, options: Mapping[str, Any]) -> None:
     port = int(options.get(PORT, 53))
 
     def run(message: Any) -> Any:
-        answer = dns.query.tcp(message, provider.endpoint, timeout=10, port=port)
+        try:
+            answer = dns.query.tcp(message, provider.endpoint, timeout=10, port=port)
+        except (dns.exception.Timeout, OSError) as error:
+            msg = f"the name server {provider.endpoint} cannot be reached on port {port}"
+            raise TooLateError(msg) from error
+        except dns.exception.DNSException as error:
+            msg = f"the name server does not take the key: {error}"
+            raise ProviderError(msg) from error
         code = answer.rcode()
         if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             msg = f"the name server answers {dns.rcode.to_text(code)}"
@@ -396,13 +404,16 @@ def _rfc2136(options: dict[str, str], zone: str) -> dict[str, str]:
     if not re.fullmatch(r"[0-9]{1,5}", options.setdefault(PORT, "53")):
         msg = "NSUPDATE_SERVER_PORT is not a port"
         raise ProviderError(msg)
-    server = options.get("ddns_server", "")
+    server, port = options.get("ddns_server", ""), int(options[PORT])
     try:
-        found = socket.getaddrinfo(server, int(options[PORT]), type=socket.SOCK_STREAM)
-    except OSError:
-        msg = f"the name server {server[:80]!r} for updates has no address"
-        raise ProviderError(msg) from None
-    return {**options, "ddns_server": str(found[0][4][0]), "domain": zone}
+        # Of several addresses the one that answers.
+        with socket.create_connection((server, port), timeout=10) as connection:
+            address = str(connection.getpeername()[0])
+    except (OSError, UnicodeError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        msg = f"the name server {server[:80]!r} cannot be reached on port {port}: {reason}"
+        raise TooLateError(msg) from None
+    return {**options, "ddns_server": address, "domain": zone}
 
 
 def _tsig_key(path: str) -> tuple[str, str, str]:
@@ -473,7 +484,11 @@ def _words(error: BaseException, account: Account) -> str:
     elif isinstance(error, requests.Timeout):
         text = f"no answer within {_REQUEST:.0f} s"
     elif isinstance(error, requests.ConnectionError):
-        text = f"it cannot be reached: {error}"
+        place = error.request.url if error.request is not None else ""
+        cause = re.search(
+            r"\[(?:Errno|SSL)[^'\")]*|[A-Z][a-z]+ed out|certificate[^'\")]*", str(error)
+        )
+        text = f"{place} cannot be reached: {cause[0] if cause else type(error).__name__}"
     elif isinstance(error, KeyError | TypeError | AttributeError | IndexError):
         text = f"its answer is not what dns-lexicon expects ({type(error).__name__}: {error})"
     else:

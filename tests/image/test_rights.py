@@ -147,7 +147,7 @@ def test_what_chasquid_reads_it_cannot_write(run: dict[str, Entry]) -> None:
     assert (run["."].uid, run["."].gid, run["."].mode) == (TAMBO, CHASQUID, 0o750)
     rendered = {path: entry for path, entry in run.items() if path.split("/")[0] == "chasquid"}
     assert f"chasquid/domains/{DOMAIN}/users" in rendered
-    assert "chasquid/certs/0-default/privkey.pem" in rendered
+    assert "chasquid/certs/zzz-self-signed/privkey.pem" in rendered
     for path, entry in rendered.items():
         assert (entry.uid, entry.gid) == (TAMBO, CHASQUID), path
         assert (entry.kind, entry.mode) in (("d", 0o750), ("f", 0o640)), path

@@ -7,6 +7,7 @@ import select
 import stat
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -333,13 +334,17 @@ def test_the_lock_files_are_private(state: Paths, ids: Ids) -> None:
         assert stat.S_IMODE(state.edit_lock.stat().st_mode) == 0o600
 
 
-def test_two_servers_never_share_a_volume(paths: Paths, ids: Ids) -> None:
+@pytest.mark.parametrize("is_free", [True, False])
+def test_two_servers_never_share_a_volume(paths: Paths, ids: Ids, is_free: bool) -> None:
     """The lock is held by descriptor 3, over an exec, until the process ends."""
     held, hold = os.pipe()
     end, ending = os.pipe()
 
     def serve() -> None:
         os.close(ending)
+        if is_free:  # then the lock's own descriptor is 3 from the start
+            with suppress(OSError):
+                os.close(3)
         apply.hold_instance(paths, ids)
         assert os.get_inheritable(3)
         os.set_inheritable(end, True)

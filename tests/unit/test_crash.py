@@ -125,7 +125,7 @@ def test_the_first_boot(before: Path, place: Path, ids: Ids, tmp_path: Path) -> 
         assert after | keys == after, "a key that was there is there still"
         folder = paths.chasquid / "domains/example.com"
         assert (folder / "dkim:t1e.pem").read_bytes() == after["dkim:t1e.pem"]
-        served = paths.chasquid / "certs/0-default"
+        served = paths.chasquid / "certs/zzz-self-signed"
         certs.load((served / certs.CHAIN).read_bytes(), (served / certs.KEY).read_bytes())
         _, outcome = reconcile.reconcile(wanted, paths, ids)
         assert outcome == apply.Outcome((), Effect.NONE)

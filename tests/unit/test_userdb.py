@@ -54,6 +54,13 @@ def test_what_chasquid_writes_is_parsed(users: dict[str, tuple[bytes, bytes]]) -
     }
 
 
+def test_users_stand_in_order() -> None:
+    """So that the same users are the same file, whoever was added first."""
+    one, other = {"b": Denied(), "a": Denied()}, {"a": Denied(), "b": Denied()}
+    assert userdb.render(one) == userdb.render(other)
+    assert list(userdb.parse(userdb.render(one))) == ["a", "b"]
+
+
 def test_a_file_that_chasquid_util_wrote() -> None:
     """Its double spaces, and its UTF-8 within bytes."""
     text = (

@@ -33,6 +33,12 @@ def test_a_server_that_does_not_run(scene: Scene) -> None:
     assert found.seen == "Connection refused"
 
 
+def test_a_server_that_hangs_is_not_another_program(scene: Scene) -> None:
+    scene.box.holder["status"] = UnreachableError("timed out")
+    found = scene.only(host.check)
+    assert (found.id, found.level) == ("server-hangs", Level.FAIL)
+
+
 def test_another_program_on_a_port(scene: Scene) -> None:
     scene.box.holder["status"] = DOWN
     found = scene.only(host.check)

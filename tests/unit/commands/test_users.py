@@ -280,6 +280,24 @@ def test_other_users_and_schemes_survive_an_edit(server: Server) -> None:
     assert set(found) == {"a", "b", "i"}
 
 
+def test_a_user_who_appears_meanwhile_is_not_written_over(server: Server) -> None:
+    """While a person thinks of a password, another adds the same user."""
+    real = userdb.generate
+
+    def slowly() -> str:
+        put_domain(
+            server.context.paths, EXAMPLE_COM,
+            users='users { key: "i" value { plain { password: "first" } } }',
+        )  # fmt: skip
+        return real()
+
+    server.patch.setattr(userdb, "generate", slowly)
+    done = server.run("add-user", "i@example.com")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: i@example.com exists already")
+    assert server.users() == {"i": Plain(b"first")}
+
+
 def test_a_failed_edit_leaves_everything(server: Server) -> None:
     """Between the lock and the end of the change something goes wrong."""
     before = tree(server.context.paths.root)

@@ -347,9 +347,13 @@ def test_what_is_proposed_is_then_found_right(owners: list[Spf]) -> None:
 @pytest.mark.parametrize(
     ("mechanisms", "includes", "expected"),
     [
-        ("", "", "v=spf1 include:_spf.example.com mx -all"),
+        ("", "", "v=spf1 include:_spf.example.com mx:old.example -all"),
         # What the setting adds for others is the owner's wish too; `a` and `mx` are but extras.
-        ("a mx", "p.example", "v=spf1 include:_spf.example.com include:p.example mx -all"),
+        (
+            "a mx",
+            "p.example",
+            "v=spf1 include:_spf.example.com include:p.example mx:old.example -all",
+        ),
     ],
 )
 def test_what_of_ours_is_proposed(mechanisms: str, includes: str, expected: str) -> None:
@@ -358,7 +362,7 @@ def test_what_of_ours_is_proposed(mechanisms: str, includes: str, expected: str)
         item for item in required(settings, STATE, BOTH)
         if item.role is Role.SPF and item.name == "example.com"
     )  # fmt: skip
-    assert proposed(judge(record, BOTH, with_spf("v=spf1 mx -all"))) == expected
+    assert proposed(judge(record, BOTH, with_spf("v=spf1 mx:old.example -all"))) == expected
 
 
 def test_what_our_record_refers_to_is_to_be_mended_not_the_record() -> None:
