@@ -172,8 +172,10 @@ def test_every_message_verifies_before_during_and_after(
     )  # fmt: skip
     found = stream.arrived()
     assert assert_all_verify(found) == {("ke", "kr"), ("k2e", "k2r")}
-    assert len(found) == len(stream.subjects) > 10 * RATE
-    # chasquid ends without a farewell: who was in the middle tries again. None was refused.
+    assert len(stream.subjects) > 10 * RATE
+    # chasquid ends without a farewell: who was in the middle tries again, and what was just
+    # delivered may be so once more. None was refused.
+    assert len(found) - len(stream.subjects) <= 3
     assert len(stream.failures) <= 3
     assert not any("refused" in text for text in stream.failures)
     assert server.verb("dns", "--check").status == 0

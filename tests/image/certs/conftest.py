@@ -228,6 +228,8 @@ class TwoDomains:
 
     def notes(self) -> list[tuple[str, str, str, str]]:
         """For each run of the second executable: domain, fingerprint, the key's state, user."""
+        if "notes" not in self.server.machine.names(self.server.data):
+            return []
         lines = self.server.machine.read(self.server.data / "notes").splitlines()
         notes = []
         for line in lines:

@@ -12,6 +12,7 @@ from tests.support.certserver import CertServer
 from tests.support.container import docker
 from tests.support.peers import Front
 from tests.support.server import IMAGE
+from tests.support.wait import wait_until
 
 DOMAIN = "hostile.example"
 PORT = 14006  # of the front
@@ -42,6 +43,8 @@ def server(module_cert_servers: CertServers, front: Front) -> Iterator[CertServe
     server.is_in_trouble(r" certs +(acme\.sh:|warn:)", r" keeper +(warn|mended): ")
     with module_cert_servers.zone(DOMAIN):
         server.up()
+        # The first boot's own try.
+        wait_until(lambda: server.memory(DOMAIN).get("failures"), "it fails", timeout=30)
         yield server
 
 
