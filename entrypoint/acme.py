@@ -168,7 +168,11 @@ _PROVIDER = "the DNS provider did not take the challenge"
 
 # What acme.sh prints, what it means and what mends it; the first that matches is told.
 _CAUSES = (
-    ("No space left on device", "the disk is full", "make room on the volume's disk"),
+    (
+        r"No space left on device|: I/O error|curl: \(23\)",
+        "the disk is full",
+        "make room on the volume's disk",
+    ),
     (
         "rateLimited|too many (certificates|new orders|failed|requests)|HTTP/1.1 429|429 Too Many",
         "the certificate authority limits how often it is asked",
@@ -190,7 +194,7 @@ _CAUSES = (
         "wait, the next try comes by itself",
     ),
     (
-        "externalAccountRequired|EAB|external account",
+        r"externalAccountRequired|\bEAB\b|external account",
         "the certificate authority wants an account of its own (external account binding)",
         "set ACME_EAB_KID and ACME_EAB_HMAC_KEY as it gave them to you",
     ),
@@ -210,7 +214,7 @@ _CAUSES = (
     (
         (
             "Incorrect TXT record|No TXT record found|NXDOMAIN looking up TXT|DNS problem"
-            "|retrieving TXT records"
+            "|retrieving TXT records|Invalid response from http"
             "|urn:ietf:params:acme:error:(dns|unauthorized|incorrectResponse)|[Tt]imed? ?out.*DNS"
         ),
         "the certificate authority did not see the challenge",
@@ -220,7 +224,7 @@ _CAUSES = (
         ),
     ),
     (
-        "urn:ietf:params:acme:error:caa|CAA",
+        r"urn:ietf:params:acme:error:caa|\bCAA\b",
         "a CAA record forbids this certificate authority",
         "add the authority to the CAA record of the domain, or remove the record",
     ),

@@ -117,7 +117,7 @@ def parse_environment(text: str) -> dict[str, str]:
     Raises ValueError with the line's number; never shows a value.
     """
     found: dict[str, str] = {}
-    for number, raw in enumerate(text.splitlines(), start=1):
+    for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.strip().removeprefix("export ")
         if not line or line.startswith("#"):
             continue

@@ -368,11 +368,18 @@ class Renewer:
                 other = [line for line in before.splitlines() if not line.startswith("CA_EAB_")]
                 content = text + "".join(f"{line}\n" for line in other)
                 apply.write(path, content.encode(), self.ids)
-            if self.settings.acme_ca_bundle:
-                with rights.raised(Capability.DAC_OVERRIDE):
-                    private = Path(self.settings.acme_ca_bundle).read_bytes()
-                roots = _SYSTEM_ROOTS.read_bytes() + b"\n" + private
-                apply.write(self.paths.ca_bundle, roots, self.ids)
+        self._roots()
+
+    def _roots(self) -> Path:
+        """The trusted roots: the public ones and, if there is one, the private authority's."""
+        if not self.settings.acme_ca_bundle:
+            return _SYSTEM_ROOTS
+        with rights.raised(Capability.DAC_OVERRIDE):
+            private = Path(self.settings.acme_ca_bundle).read_bytes()
+        with apply.edit_lock(self.paths, self.ids):
+            roots = _SYSTEM_ROOTS.read_bytes() + b"\n" + private
+            apply.write(self.paths.ca_bundle, roots, self.ids)
+        return self.paths.ca_bundle
 
     @contextmanager
     def _responder(self, asked: acme.Request) -> Iterator[None]:
@@ -434,8 +441,7 @@ class Renewer:
         """Ask the authority once a day when it would like a renewal."""
         if not certificate or self._knows_window(certificate, issue):
             return issue
-        bundle = self.paths.ca_bundle if self.settings.acme_ca_bundle else _SYSTEM_ROOTS
-        window = acme.renewal_window(asked, certificate, bundle) if bundle.exists() else None
+        window = acme.renewal_window(asked, certificate, self._roots())
         updated = replace(
             issue,
             fingerprint=certificate.fingerprint,

@@ -72,10 +72,8 @@ dns_aws_add() {
 }
 
 
-@pytest.fixture
-def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def put_hooks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of DNS hooks, which is the image's one for whoever names none."""
-    folder = tmp_path / "dnsapi"
     for name, text in HOOKS.items():
         put(folder / f"{name}.sh", text)
     (folder / "README.md").write_text("not a hook")

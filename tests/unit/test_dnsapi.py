@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from entrypoint import dnsapi, settings
 from entrypoint.errors import UserError
-from tests.unit.acmekit import HOOKS, hooks  # noqa: F401 (a fixture)
+from tests.unit.acmekit import HOOKS, put_hooks
 from tests.unit.kit import HOST, put
 
 SAFE = string.ascii_letters + string.digits + " !#%&()*+,-./:;<=>?@[]^_{|}~"
@@ -24,33 +24,38 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.fixture
+def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return put_hooks(tmp_path / "dnsapi", monkeypatch)
+
+
 # --- hooks ---------------------------------------------------------------------------------------
 
 
-def test_all_hooks_are_known_by_name(hooks: Path) -> None:  # noqa: F811
+def test_all_hooks_are_known_by_name(hooks: Path) -> None:
     assert dnsapi.names(hooks) == ("dns_aws", "dns_bare", "dns_cf", "dns_pdns")
 
 
-def test_a_hook_says_what_it_reads(hooks: Path) -> None:  # noqa: F811
+def test_a_hook_says_what_it_reads(hooks: Path) -> None:
     hook = dnsapi.load("dns_cf", hooks)
     assert hook.title == "CloudFlare"
     assert hook.variables == {"CF_Key", "CF_Email", "CF_Token", "CF_Account_ID", "CF_Zone_ID"}
     assert hook.groups == (("CF_Key", "CF_Email"), ("CF_Token", "CF_Account_ID"))
 
 
-def test_what_has_a_default_or_is_optional_is_no_credential(hooks: Path) -> None:  # noqa: F811
+def test_what_has_a_default_or_is_optional_is_no_credential(hooks: Path) -> None:
     hook = dnsapi.load("dns_pdns", hooks)
     assert "PDNS_Ttl" in hook.variables
     assert hook.groups == (("PDNS_Url", "PDNS_ServerId", "PDNS_Token"),)
 
 
-def test_what_is_read_without_being_declared_is_known_too(hooks: Path) -> None:  # noqa: F811
+def test_what_is_read_without_being_declared_is_known_too(hooks: Path) -> None:
     assert dnsapi.load("dns_aws", hooks).variables == {
         "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DNS_SLOWRATE", "AWS_OLD",
     }  # fmt: skip
 
 
-def test_a_hook_that_says_nothing_reads_nothing(hooks: Path) -> None:  # noqa: F811
+def test_a_hook_that_says_nothing_reads_nothing(hooks: Path) -> None:
     hook = dnsapi.load("dns_bare", hooks)
     assert (hook.title, hook.variables, hook.groups) == ("dns_bare", frozenset(), ())
     assert hook.missing(frozenset()) == ""
@@ -68,26 +73,26 @@ def test_a_hook_that_says_nothing_reads_nothing(hooks: Path) -> None:  # noqa: F
     ],
     ids=["none", "optional", "half", "other-half", "complete", "and-more"],
 )
-def test_what_is_missing_is_named(hooks: Path, given: list[str], missing: str) -> None:  # noqa: F811
+def test_what_is_missing_is_named(hooks: Path, given: list[str], missing: str) -> None:
     assert dnsapi.load("dns_cf", hooks).missing(frozenset(given)) == missing
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("cf", "did you mean dns_cf?"),
-        ("dns_cff", "did you mean dns_cf?"),
-        ("cloudflare", "did you mean dns_cf?"),
-        ("dns_cloudflare", "did you mean dns_cf?"),
-        ("route53", "did you mean dns_aws?"),
-        ("amazon", "did you mean dns_aws?"),
-        ("powerdns", "did you mean dns_pdns?"),
-        ("pdns", "did you mean dns_pdns?"),
+        ("cf", "did you mean dns_cf"),
+        ("dns_cff", "did you mean dns_cf"),
+        ("cloudflare", "did you mean dns_cf"),
+        ("dns_cloudflare", "did you mean dns_cf"),
+        ("route53", "did you mean dns_aws"),
+        ("amazon", "did you mean dns_aws"),
+        ("powerdns", "did you mean dns_pdns"),
+        ("pdns", "did you mean dns_pdns"),
         ("dns_pdn", "dns_pdns"),
         ("qqqqqqq", ""),
     ],
 )
-def test_the_near_hooks_are_suggested(hooks: Path, name: str, hint: str) -> None:  # noqa: F811
+def test_the_near_hooks_are_suggested(hooks: Path, name: str, hint: str) -> None:
     with pytest.raises(ValueError, match="is not one of acme.sh's 4 DNS hooks") as raised:
         dnsapi.load(name, hooks)
     assert hint in str(raised.value)
@@ -95,7 +100,7 @@ def test_the_near_hooks_are_suggested(hooks: Path, name: str, hint: str) -> None
 
 
 @pytest.mark.parametrize("name", ["dns_cf", "dns_aws", "dns_pdns"])
-def test_settings_take_the_hook_s_variables_and_no_others(hooks: Path, name: str) -> None:  # noqa: F811
+def test_settings_take_the_hook_s_variables_and_no_others(hooks: Path, name: str) -> None:
     variables = dnsapi.load(name, hooks).variables
     every = {variable: "value" for hook in HOOKS for variable in dnsapi.load(hook, hooks).variables}
     found = settings.load({"MAIL_HOSTNAME": HOST, "ACME_DNS": name, **every}, hooks).provider
@@ -116,7 +121,7 @@ def test_no_other_character_passes(char: str) -> None:
     for value in (char, f"a{char}", f"{char}a", f"a{char}b"):
         with pytest.raises(ValueError, match="NAME: the value holds a character") as raised:
             dnsapi.check("NAME", value)
-        assert value not in str(raised.value) or char in "aNMEthvluodsrcqgpybkfi ,:."
+        assert f"a{char}b" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +132,8 @@ def test_a_name_that_a_shell_would_not_assign_to(name: str) -> None:
         dnsapi.check(name, "x")
 
 
-@pytest.mark.parametrize("value", HOSTILE)
-def test_hostile_values_are_refused_in_the_environment(hooks: Path, value: str) -> None:  # noqa: F811
+@pytest.mark.parametrize("value", [value for value in HOSTILE if value != "x\r"])
+def test_hostile_values_are_refused_in_the_environment(hooks: Path, value: str) -> None:
     environ = {"MAIL_HOSTNAME": HOST, "ACME_DNS": "dns_pdns", "PDNS_Token": value}
     with pytest.raises(UserError) as raised:
         settings.load(environ, hooks)
@@ -138,7 +143,7 @@ def test_hostile_values_are_refused_in_the_environment(hooks: Path, value: str) 
 
 @pytest.mark.parametrize("value", [value for value in HOSTILE if value != "x\r"])
 def test_hostile_values_are_refused_in_a_file(
-    hooks: Path,  # noqa: F811
+    hooks: Path,
     tmp_path: Path,
     value: str,
 ) -> None:
@@ -193,7 +198,8 @@ def test_acme_env_may_be_empty() -> None:
         ("A B=secret", "line 1: 'A B' is not a variable's name"),
         ("=secret", "line 1: '' is not a variable's name"),
         ("A=1\nX='secret", "line 2: X: the value holds a character"),
-        ("A=1\nX=se\x0bcret", "line 2: "),
+        ("A=1\nX=se\x0bcret", "line 2: X: the value holds a character"),
+        ("A=1\r\nX=se\u2028B=cret\r\n", "line 2: X: the value holds a character"),
     ],
 )
 def test_acme_env_s_mistakes_are_named_by_line_and_without_values(text: str, message: str) -> None:
