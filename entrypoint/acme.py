@@ -159,9 +159,7 @@ def run(
 
 
 def redact(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "[secret]")
-    return text
+    return re.sub("|".join(map(re.escape, secrets)), "[secret]", text) if secrets else text
 
 
 _PROVIDER = "the DNS provider did not take the challenge"
@@ -295,8 +293,6 @@ def renewal_window(request: Request, certificate: certs.Certificate, bundle: Pat
         return None
     context = ssl.create_default_context(cafile=str(bundle))
     # acme.sh's curl takes a private authority's root without key usage; so must this.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    # As curl does: private authorities seldom say all that RFC 5280 asks for.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     try:
         base = _get(directory, context).get("renewalInfo")

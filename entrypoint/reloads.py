@@ -57,15 +57,17 @@ class Reloads:
                 for domain in item.domains
                 if name not in executables or self._run(executables[name], domain)
             }
-            self._settle(name, done)
+            self._settle(name, done, failed=len(done) < len(item.domains))
 
-    def _settle(self, name: str, done: Collection[str]) -> None:
+    def _settle(self, name: str, done: Collection[str], *, failed: bool) -> None:
         """Note how an executable fared; what was wanted meanwhile stays wanted."""
         with apply.edit_lock(self.paths, self.ids):
             pending = self.pending()
             item = pending.pop(name, Pending())
             left = tuple(domain for domain in item.domains if domain not in done)
-            if left:
+            if left and not failed:
+                pending[name] = Pending(left)
+            elif left:
                 wait = min(_FIRST_BACK_OFF * 2 ** min(item.failures, 10), _LAST_BACK_OFF)
                 pending[name] = Pending(left, item.failures + 1, self.now() + wait)
             self._keep(pending)

@@ -43,8 +43,8 @@ def remove_what_dead_sessions_left(client: DockerClient) -> None:
     """A killed session leaves its containers, and its network in the way of this one's."""
 
     def is_dead(name: str) -> bool:
-        match = re.match(r"tambo-test-(\d+)\b", name)
-        return bool(match) and not Path(f"/proc/{match[1]}").exists() if match else False
+        match = re.match(r"tambo-test-(\d+)", name)
+        return match is not None and not Path("/proc", match[1]).exists()
 
     for container in client.containers.list(all=True, filters={"name": "tambo-test-"}):
         if is_dead(str(container.name)):
@@ -52,6 +52,9 @@ def remove_what_dead_sessions_left(client: DockerClient) -> None:
     for network in client.networks.list(filters={"name": "tambo-test-"}):
         if is_dead(str(network.name)):
             network.remove()
+    for folder in Path(tempfile.gettempdir()).glob("tambo-test-*"):
+        if is_dead(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)  # another user's files stay
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from pathlib import Path
 
@@ -20,7 +21,7 @@ UNSAFE = [
 ]
 HOSTILE = [
     "$(touch /tmp/x)", "`touch /tmp/x`", "${IFS}", "$HOME", "x'; touch /tmp/x; '", 'x"; touch x; "',
-    "x\ntouch /tmp/x", "x\r", "x\\", "\\x27", "x\x00y", "\x1b]0;x\x07", "é", "’",
+    "x\ntouch /tmp/x", "x\r", "x\\", "\\x27", "x\x00y", "\x1b]0;x\x07", "é", "\u2019",
 ]  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def test_what_is_missing_is_named(hooks: Path, given: list[str], missing: str) -
     ],
 )
 def test_the_near_hooks_are_suggested(hooks: Path, name: str, hint: str) -> None:
-    with pytest.raises(ValueError, match="is not one of acme.sh's 4 DNS hooks") as raised:
+    with pytest.raises(ValueError, match=r"is not one of acme\.sh's 4 DNS hooks") as raised:
         dnsapi.load(name, hooks)
     assert hint in str(raised.value)
     assert ("did you mean" in str(raised.value)) == bool(hint)
@@ -225,7 +226,10 @@ def test_whatever_acme_env_holds_it_is_read_or_refused(text: str) -> None:
     try:
         found = dnsapi.parse_environment(text)
     except ValueError as error:
-        assert str(error).startswith("line ")
+        found = {}
+        message = str(error)
     else:
-        for name, value in found.items():
-            dnsapi.check(name, value)
+        message = "line 0: none"
+    assert re.match(r"line \d+: .", message)
+    for name, value in found.items():
+        dnsapi.check(name, value)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from entrypoint import rights
-from entrypoint.rights import Ids, Owner
+from entrypoint.rights import Capability, Ids, Owner
 from tests.unit.kit import put, tree
 
 NUMBERS = Ids(
@@ -164,3 +166,97 @@ def test_only_root_mends(
     as_user(monkeypatch, 0)
     rights.mend(tmp_path / "absent", NUMBERS, Owner.TAMBO)
     assert calls == []
+
+
+# --- capabilities: what really holds is looked at in tests/image ---------------------------------
+
+DAC, BIND = Capability.DAC_OVERRIDE, Capability.NET_BIND_SERVICE
+
+
+class Libc:
+    """Notes what the kernel would be asked for; `permitted` is what it would then say."""
+
+    def __init__(self, calls: list[tuple[Any, ...]]) -> None:
+        self._calls = calls
+        self.status = 0
+
+    def prctl(self, option: int, value: int, *_: int) -> int:
+        self._calls.append(("prctl", option, value))
+        return 0
+
+    def capset(self, header: bytes, data: bytes) -> int:
+        assert struct.unpack("Ii", header) == (0x20080522, 0), "this thread, 64 bits"
+        effective, permitted, inheritable, *high = struct.unpack("6I", data)
+        assert (inheritable, high) == (0, [0, 0, 0]), "a program that is started gets none"
+        self._calls.append(("capset", effective, permitted))
+        return self.status
+
+
+@pytest.fixture
+def libc(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[Any, ...]]) -> Libc:
+    libc = Libc(calls)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_args, **_kwargs: libc)
+    return libc
+
+
+@pytest.mark.usefixtures("libc")
+def test_what_is_kept_over_the_drop_is_permitted_and_not_effective(
+    monkeypatch: pytest.MonkeyPatch, calls: list[tuple[Any, ...]]
+) -> None:
+    as_user(monkeypatch, 0)
+    rights.drop(NUMBERS, Owner.TAMBO, keep=(DAC, BIND))
+    keep_capabilities = 8
+    assert calls[2:5] == [
+        ("prctl", keep_capabilities, 1), ("setuid", 10465), ("capset", 0, 1 << DAC | 1 << BIND),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("libc")
+def test_nothing_is_kept_unasked(
+    monkeypatch: pytest.MonkeyPatch, calls: list[tuple[Any, ...]]
+) -> None:
+    as_user(monkeypatch, 0)
+    rights.drop(NUMBERS, Owner.TAMBO)
+    assert not {name for name, *_ in calls} & {"prctl", "capset"}
+
+
+@pytest.mark.usefixtures("libc")
+def test_a_right_is_there_for_the_moment_in_which_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch, calls: list[tuple[Any, ...]]
+) -> None:
+    as_user(monkeypatch, 10465)
+    monkeypatch.setattr(rights, "_permitted", lambda: (DAC, BIND))
+    both = 1 << DAC | 1 << BIND
+    raised = rights.raised(BIND)
+    raised.__enter__()
+    assert calls == [("capset", 1 << BIND, both)]
+    assert not raised.__exit__(KeyError, KeyError(), None)
+    assert calls[1:] == [("capset", 0, both)], "after an error too"
+
+
+@pytest.mark.usefixtures("libc")
+@pytest.mark.parametrize(("uid", "permitted"), [(10465, ()), (10465, (DAC,)), (0, (DAC, BIND))])
+def test_a_right_that_was_not_kept_or_is_there_anyway_is_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+    calls: list[tuple[Any, ...]],
+    uid: int,
+    permitted: tuple[Capability, ...],
+) -> None:
+    as_user(monkeypatch, uid)
+    monkeypatch.setattr(rights, "_permitted", lambda: permitted)
+    with rights.raised(BIND):
+        assert calls == []
+    assert calls == []
+
+
+def test_a_kernel_that_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch, libc: Libc) -> None:
+    as_user(monkeypatch, 10465)
+    monkeypatch.setattr(rights, "_permitted", lambda: (BIND,))
+    monkeypatch.setattr(ctypes, "get_errno", lambda: 1)
+    libc.status = -1
+    with pytest.raises(PermissionError), rights.raised(BIND):
+        pass
+
+
+def test_what_this_thread_may_have_is_read_from_the_kernel() -> None:
+    assert set(rights._permitted()) <= set(Capability)

@@ -80,18 +80,8 @@ END
 }
 
 configure_opendkim() {
-    # Its resolver is its own and does not read resolv.conf.
-    cat >/run/opendkim-unbound.conf <<END
-server:
-    do-not-query-localhost: no
-    module-config: "iterator"
-    cache-max-ttl: 0
-    cache-max-negative-ttl: 0
-    local-zone: "test." nodefault
-forward-zone:
-    name: "."
-    forward-addr: $WORLD_NET4.53
-END
+    # Its resolver is its own and does not read resolv.conf. No ResolverConfiguration: each message
+    # reads that file, and two at a time end the daemon.
     cat >/run/opendkim.conf <<END
 Mode v
 Socket inet:8891@127.0.0.1
@@ -102,7 +92,7 @@ LogResults yes
 AuthservID $NAME
 AlwaysAddARHeader yes
 MaximumSignaturesToVerify 10
-ResolverConfiguration /run/opendkim-unbound.conf
+Nameservers $WORLD_NET4.53
 END
 }
 
