@@ -21,11 +21,6 @@ from entrypoint.state import DomainState, State
 ROLES = ("postmaster", "abuse")
 # DMARC and TLS reports: kept here, never forwarded.
 REPORTS = ("rua", "ruf")
-# Where mail waits while a domain's real MX has never been seen: chasquid tries such a name again
-# and again, where any answer of ours would bounce the message (RFC 2606: never exists).
-NO_EXCHANGER_YET = Domain("mx-not-known-yet.invalid")
-
-
 # chasquid's folder of the host name's certificate, which clients without SNI get: it sorts first.
 DEFAULT = "0-default"
 # And of the self-signed one, which covers every domain: it sorts last, to stand before no other.
@@ -295,7 +290,7 @@ def _domain_files(settings: Settings, state: State, paths: Paths, domain: Domain
         rules = served_aliases(settings, have)
     else:
         users = have.users
-        rules = aliases_via(domain, have, state.exchangers.get(domain, (NO_EXCHANGER_YET,)))
+        rules = aliases_via(domain, have, state.exchangers.get(domain))
     if users:
         text = userdb.render(users)
         yield _rendered(folder / "users", text.encode(), Effect.RELOAD)
@@ -328,16 +323,21 @@ def served_aliases(settings: Settings, have: DomainState) -> aliases.Aliases:
 
 
 def aliases_via(
-    domain: Domain, have: DomainState, exchangers: tuple[Domain, ...]
+    domain: Domain, have: DomainState, exchangers: tuple[Domain, ...] | None
 ) -> aliases.Aliases:
     """All mail to a domain that receives elsewhere goes to its real exchangers.
 
-    The owner's own lines win. No exchanger at all (the domain takes no mail): no rule either, so
-    that chasquid refuses such mail at once.
+    The owner's own lines win. No exchanger at all (the domain takes no mail): no catch-all either,
+    so that chasquid refuses such mail at once. None: they were never seen. chasquid writes into a
+    queued message where it goes, for good; so a name without an exchanger leads to itself, which
+    chasquid answers with 451 (recursion limit): whoever sends keeps the message.
     """
-    if not exchangers:
-        return have.aliases
+
+    def onward(name: str) -> Target:
+        mailbox = Mailbox(name, domain)
+        return Via(mailbox, exchangers) if exchangers else mailbox
+
     rules: Mapping[str, tuple[Target, ...]] = {
-        name: (Via(Mailbox(name, domain), exchangers),) for name in (CATCH_ALL, *have.users)
+        name: (onward(name),) for name in (*(() if exchangers == () else (CATCH_ALL,)), *have.users)
     }
     return {**rules, **have.aliases}

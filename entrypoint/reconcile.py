@@ -83,14 +83,14 @@ def _points_here(settings: Settings, domain: Domain) -> Finding:
         "mx-points-here",
         Level.FAIL,
         f"The MX of {domain} is {settings.mail_hostname}, this server, but {domain} is not one of "
-        "MAIL_RECEIVE: mail to it waits in the queue.",
+        "MAIL_RECEIVE: mail to it is refused for now (451).",
         f"add {domain} to MAIL_RECEIVE, or point its MX at its mailbox provider",
         domain,
     )
 
 
 def _unknown(domain: Domain, reason: str, *, kept: bool) -> Finding:
-    serves = "the one seen last is used" if kept else "mail to it waits in the queue"
+    serves = "the one seen last is used" if kept else "mail to it is refused for now (451)"
     return Finding(
         "mx-unknown",
         Level.WARN,

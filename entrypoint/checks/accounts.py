@@ -15,10 +15,12 @@ from entrypoint.checks import certificates, keys
 from entrypoint.checks.context import CheckContext
 from entrypoint.findings import Finding, Level
 from entrypoint.names import Domain
-from entrypoint.plan import NO_EXCHANGER_YET, REPORTS, ROLES
+from entrypoint.plan import REPORTS, ROLES
 from entrypoint.state import DomainState
 from entrypoint.userdb import Denied
 
+# Stands for the exchangers of a domain whose MX was never seen: that is another check's finding.
+_NEVER_SEEN = (Domain("never-seen.invalid"),)
 _LIMIT = 10  # steps (recursionLimit)
 _ANYBODY = "no-such-name"  # stands for a name that only the catch-all knows
 _WHY_FILE = "What cannot be read is not served: people may be missing who should be there."
@@ -117,7 +119,7 @@ def _book(context: CheckContext) -> _Book:
             rules = plan.served_aliases(settings, have)
         else:
             users = have.users
-            servers = current.exchangers.get(domain, (NO_EXCHANGER_YET,))
+            servers = current.exchangers.get(domain, _NEVER_SEEN)
             rules = plan.aliases_via(domain, have, servers)
         domains[str(domain)] = _Domain(frozenset(users), rules)
     return _Book(domains)

@@ -180,6 +180,8 @@ def _write(context: Context, address: Login, users: userdb.Users) -> None:
         apply.write(path, userdb.render(users).encode(), context.ids)
     else:
         apply.remove(path)
+        # Else a broken file would let the last user in again.
+        apply.remove(context.paths.good / address.domain / "users")
 
 
 def _new_secret(*, prompt: bool, from_stdin: bool) -> tuple[str | None, Secret]:
