@@ -131,7 +131,7 @@ def test_every_hook_says_what_it_reads() -> None:
     silent = {name for name, (_, variables) in hooks.items() if not variables}
     assert len(silent) <= 3, silent
     written = (path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
-    named = set(re.findall(r"\bdns_[a-z0-9]+\b", "\n".join(written)))
+    named = set(re.findall(r"(?:ACME_DNS=|`)(dns_[a-z0-9]+)\b", "\n".join(written)))
     assert len(named) > 5
     assert named <= set(hooks), "the documentation names none that is not there"
     assert {"CF_Token", "CF_Zone_ID"} <= set(hooks["dns_cf"][1])
