@@ -183,9 +183,11 @@ class Servers:
     ) -> Server:
         """A server that is not started yet, at host number `host` or at one of its own."""
         number = next(self._numbers)
-        assert number < 128, "Docker gives these numbers away itself"
         net = self.world.net
-        v4, v6 = net.v4(host or number), net.v6(host or number)
+        used = {server.ipv4 for server in self.living if not server.removed}
+        # From 128 on Docker gives addresses away itself.
+        host = host or next(item for item in range(100, 128) if net.v4(item) not in used)
+        v4, v6 = net.v4(host), net.v6(host)
         server = Server.in_world(
             self.client,
             self.machine,

@@ -44,7 +44,7 @@ def printed(server: Server, world: World) -> Iterator[str]:
 
 @pytest.fixture
 def second(client: DockerClient, world: World) -> Iterator[NameServer]:
-    found = NameServer(client, f"{PROJECT}-second", world)
+    found = NameServer(client, f"{PROJECT}-other-nameserver", world)
     yield found
     found.remove()
 

@@ -53,7 +53,7 @@ def secret(server: Server) -> str:
 
 @pytest.fixture
 def second(client: DockerClient, world: World) -> Iterator[NameServer]:
-    found = NameServer(client, f"{PROJECT}-second", world)
+    found = NameServer(client, f"{PROJECT}-other-nameserver", world)
     yield found
     found.remove()
 

@@ -36,18 +36,18 @@ _SERVERS = chain(range(80, 100), range(54, 70))
 # --- other machines ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def where(client: DockerClient, world: World, resolv_conf: Path) -> Neighbourhood:
     return Neighbourhood(client, world, resolv_conf)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def authority() -> Authority:
     """Vouches for the tests' own ACME servers, and issues certificates of any age."""
     return Authority()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def second(where: Neighbourhood) -> Iterator[NameServer]:
     """A name server whose API has another key; nothing is delegated to it."""
     server = NameServer(where, _SECOND, SECOND_KEY)
@@ -55,14 +55,14 @@ def second(where: Neighbourhood) -> Iterator[NameServer]:
     server.remove()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def front(where: Neighbourhood, base: Path, authority: Authority) -> Iterator[Front]:
     server = Front(where, _FRONT, base / "front", authority)
     yield server
     server.remove()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def picky(where: Neighbourhood, base: Path, authority: Authority) -> Iterator[Pebble]:
     """An authority that wants external account binding, and whose certificates last six days."""
     options = {
@@ -75,7 +75,7 @@ def picky(where: Neighbourhood, base: Path, authority: Authority) -> Iterator[Pe
     server.remove()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def roots(world: World) -> str:
     """What vouches for the certificates that the world's Pebble issues."""
     return world.exec("pebble", "curl", "-sk", "https://localhost:15000/roots/0")
@@ -157,7 +157,7 @@ def removed_after(all_servers: Servers, bundle: Path) -> Iterator[CertServers]:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bundle(all_servers: Servers, base: Path, authority: Authority) -> Path:
     """What vouches for each of the ACME servers. Only root may read it, as a secret's file."""
     path = base / "acme-ca.pem"
@@ -181,7 +181,7 @@ def module_cert_servers(all_servers: Servers, bundle: Path) -> Iterator[CertServ
         yield servers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def session_cert_servers(all_servers: Servers, bundle: Path) -> Iterator[CertServers]:
     """For servers that several modules share."""
     with removed_after(all_servers, bundle) as servers:
@@ -238,7 +238,7 @@ class TwoDomains:
         return notes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def two(session_cert_servers: CertServers, second: NameServer, base: Path) -> Iterator[TwoDomains]:
     servers = session_cert_servers
     key_file = base / "pdns-token"
@@ -283,7 +283,7 @@ class Troubled:
         return f"{name}.example"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def troubled(
     session_cert_servers: CertServers,
     front: Front,
@@ -341,7 +341,7 @@ def clock(servers: CertServers, folder: Path, offset: str) -> list[str]:
     return [f"{folder / name}:{target}:ro" for name, target in targets.items()]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _begin_with_the_slow_ones(request: pytest.FixtureRequest) -> None:
     if any("troubled" in getattr(item, "fixturenames", ()) for item in request.session.items):
         request.getfixturevalue("troubled")
