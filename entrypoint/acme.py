@@ -6,6 +6,7 @@ command line; they are cut out of everything that it prints.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import ssl
@@ -56,6 +57,13 @@ class Request:
         """Changes when a renewal would no longer be the same request."""
         parts = (self.server, self.hook or "webroot", self.challenge_alias, *self.names)
         return " ".join(parts)
+
+    @property
+    def digest(self) -> str:
+        """Changes with anything of the request, credentials too. Tells nothing of them."""
+        parts = (self.identity, self.webroot, self.email, self.eab, self.dns_sleep)
+        words = json.dumps([*parts, sorted(self.credentials.items())])
+        return hashlib.sha256(words.encode()).hexdigest()
 
     @property
     def folder(self) -> Path:

@@ -249,15 +249,25 @@ class Renewer:
         """Whether there is nothing to do for a certificate; cheap."""
         issue, certificate = self._known(current, want), current.certificates.get(want.name)
         now = datetime.fromtimestamp(self.now(), UTC)
-        if waits(issue, now):
+        if self._is_held_back(current, want, issue, now):
             return True
         try:
             identity = request(self.settings, current, want, self.paths).identity
         except ValueError:
             return False
-        if reason(want, identity, certificate, issue, now):
+        if reason(want, identity, certificate, replace(issue, next_try=0.0), now):
             return False
         return not certificate or self._knows_window(certificate, issue)
+
+    def _is_held_back(self, current: State, want: Wanted, issue: Issue, now: datetime) -> bool:
+        """Whether a failure is waited out. What was mended in the settings is tried at once."""
+        return waits(issue, now) and issue.asked in ("", self._digest(current, want))
+
+    def _digest(self, current: State, want: Wanted) -> str:
+        try:
+            return request(self.settings, current, want, self.paths).digest
+        except ValueError as error:
+            return hashlib.sha256(str(error).encode()).hexdigest()
 
     def _known(self, current: State, want: Wanted) -> Issue:
         return self._unwritten.get(want.name) or current.issues.get(want.name, Issue())
@@ -275,7 +285,7 @@ class Renewer:
             issue = self._known(current, want)
             certificate = current.certificates.get(want.name)
             now = datetime.fromtimestamp(self.now(), UTC)
-            if patient and waits(issue, now):
+            if patient and self._is_held_back(current, want, issue, now):
                 return Result.NOT_DUE
             try:
                 asked = request(self.settings, current, want, self.paths)
@@ -293,6 +303,7 @@ class Renewer:
                 new = self._issue(asked, renew=same)
                 self._install(want, new)
             except (ValueError, UserError, OSError, _IssueError) as error:
+                issue = replace(issue, asked=self._digest(current, want))
                 self._failed(want, certificate, issue, error)
                 return Result.FAILED
             self._remember(

@@ -48,7 +48,8 @@ class Issue:
     """What is remembered of the issuing of one certificate. Times are seconds since 1970.
 
     `identity` is of the request that the certificate in place answers. `begun` is of a try that
-    has not ended. `window` is the renewal window that the authority suggested, for the certificate
+    has not ended. `asked` is a digest of the request that failed: the wait is for that one alone.
+    `window` is the renewal window that the authority suggested, for the certificate
     with `fingerprint`.
     """
 
@@ -57,6 +58,7 @@ class Issue:
     begun: float = 0.0
     failures: int = 0
     next_try: float = 0.0
+    asked: str = ""
     error: str = ""
     fix: str = ""
     fingerprint: str = ""

@@ -15,9 +15,11 @@ from entrypoint.certs import Certificate
 from entrypoint.context import Context
 from entrypoint.errors import Exit, UserError
 from entrypoint.names import Domain
-from entrypoint.plan import served_certificates, wanted
+from entrypoint.plan import Wanted, served_certificates, wanted
 from entrypoint.renewal import Renewer
 from entrypoint.state import Issue, State
+
+_BUSY_TRIES = 10  # a second apart
 
 
 @click.command("list-certs")
@@ -101,6 +103,16 @@ def _iso(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _attempt(renewer: Renewer, want: Wanted, *, force: bool) -> renewal.Result:
+    """The keeper holds the lock for moments too, to ask when a renewal is due."""
+    for _ in range(_BUSY_TRIES):
+        result = renewer.attempt(want, force=force, patient=False)
+        if result is not renewal.Result.BUSY:
+            return result
+        time.sleep(1)
+    return renewal.Result.BUSY
+
+
 @click.command("renew-cert")
 @click.argument("domain", required=False)
 @click.option("--force", is_flag=True, help="Also if it is not due.")
@@ -131,7 +143,7 @@ def renew_cert(domain: str | None, force: bool) -> int:
     renewer = Renewer(context.settings, context.paths, context.ids, show, progress=True)
     failed = False
     for want in wants:
-        result = renewer.attempt(want, force=force, patient=False)
+        result = _attempt(renewer, want, force=force)
         if result is renewal.Result.NOT_DUE:
             show(f"{want.name}: not due; --force has one issued all the same")
         elif result is renewal.Result.BUSY:

@@ -922,3 +922,19 @@ def test_every_hook_s_variables_may_be_handed_over(machine: Machine, hook: str) 
     machine.renewer().tick()
     assert machine.acme.requests[0].hook == hook
     assert machine.held
+
+
+def test_credentials_that_were_mended_are_tried_at_once(machine: Machine) -> None:
+    machine.fails()
+    machine.renewer().tick()
+    machine.renewer().tick()
+    assert len(machine.acme.requests) == 1, "the waiting time survives a restart"
+    assert machine.issue.asked
+
+    variable = "PDNS_Token"
+    put_domain(machine.paths, EXAMPLE_COM, **{"acme.env": f"{variable}=another\n"})
+    machine.renewer().tick()
+    assert len(machine.acme.requests) == 2
+    assert machine.acme.requests[1].credentials[variable] == "another"
+    machine.renewer().tick()
+    assert len(machine.acme.requests) == 2, "and then it is waited again"
