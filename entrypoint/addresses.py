@@ -11,10 +11,9 @@ from ipaddress import IPv4Address, IPv6Address
 from entrypoint.names import is_reachable
 from entrypoint.settings import Settings
 
-
 # Addresses on no network of this machine, whatever runs here: unlike the documentation's, which
 # demonstrations use, these are reserved (RFC 7526) and not handed out (IANA).
-_SOMEWHERE = {4: "192.88.99.1", 6: "2d00::1"}
+SOMEWHERE = {4: "192.88.99.1", 6: "2d00::1"}
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,10 @@ def find(settings: Settings) -> Addresses:
     """Settings win. Sends nothing: it only asks the kernel which address it would send from."""
     ipv4, ipv6 = settings.public_ipv4, settings.public_ipv6
     if ipv4 is None:
-        found = _source(socket.AF_INET, _SOMEWHERE[4])
+        found = _source(socket.AF_INET, SOMEWHERE[4])
         ipv4 = found if isinstance(found, IPv4Address) else None
     if ipv6 is None:
-        found = _source(socket.AF_INET6, _SOMEWHERE[6])
+        found = _source(socket.AF_INET6, SOMEWHERE[6])
         ipv6 = found if isinstance(found, IPv6Address) else "none"
     return Addresses(
         ipv4=ipv4 if isinstance(ipv4, IPv4Address) else None,

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from entrypoint.addresses import SOMEWHERE
 from entrypoint.checks import ipv6
 from entrypoint.checks.context import CheckContext
 from entrypoint.checks.parallel import every
@@ -14,8 +15,6 @@ from entrypoint.findings import Finding, Level
 from entrypoint.names import is_reachable
 
 _SECONDS = 10.0
-# Stand for the internet where no receiver's address is known (RFC 5737, RFC 3849).
-_TARGETS = {4: "198.51.100.1", 6: "2001:db8::1"}
 _WHY_RESOLVER = (
     "Without answers no mail leaves; and a resolver that says REFUSED makes chasquid return mail "
     "at once, as undeliverable."
@@ -150,7 +149,7 @@ def _judged(context: CheckContext, version: int, tries: Sequence[_Try]) -> Itera
 def _source(context: CheckContext, version: int, tries: Sequence[_Try]) -> Iterator[Finding]:
     """The address that mail leaves with against the one that the world is told."""
     public = context.public(version)
-    target = next((item.address for item in tries if item.address), _TARGETS[version])
+    target = next((item.address for item in tries if item.address), SOMEWHERE[version])
     source = context.machine.source(target)
     name, setting = f"IPv{version}", f"PUBLIC_IPV{version}"
     if public is None:
