@@ -67,7 +67,9 @@ def announce(
     output.log("boot", certificate_news(asked, current))
     output.log("boot", "These DNS records are needed (again: docker exec mail dns):")
     click.echo()
-    click.echo(render.table(required(asked, current, addresses.find(asked))))
+    found = addresses.find(asked)  # no echo: it would hold up the start
+    click.echo(render.table(required(asked, current, found)))
+    click.echo(render.origins(found))
     if not any(current.domain(domain).users for domain in asked.domains):
         output.log("boot", f"next: docker exec mail add-user i@{asked.domains[0]}")
 

@@ -240,12 +240,12 @@ class Settings(BaseModel):
     )] = None  # fmt: skip
     public_ipv4: Annotated[IPv4Address | Literal["none"] | None, _ip(4), Field(
         description="This server's public IPv4 address, or `none`. Default: found on the "
-        "network interfaces.",
+        "network interface; if that has a private one, asked of a DNS echo.",
         examples=["203.0.113.10"],
     )] = None  # fmt: skip
     public_ipv6: Annotated[IPv6Address | Literal["none"] | None, _ip(6), Field(
         description="This server's public IPv6 address, or `none`: then nothing leaves by IPv6. "
-        "Default: found on the network interfaces.",
+        "Default: found on the network interface.",
         examples=["2001:db8::10"],
     )] = None  # fmt: skip
     forward_to: Annotated[Address | None, Field(

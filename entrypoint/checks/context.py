@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from entrypoint.addresses import Addresses
 from entrypoint.checks.asking import Resolve, Resolver, Security
 from entrypoint.checks.dnslists import LISTS, DnsList
 from entrypoint.checks.machine import Machine
+from entrypoint.dns.echo import Echo
 from entrypoint.dns.lookup import Answer, Ask, Authoritative, Unknown
 from entrypoint.dns.records import Record
 from entrypoint.dns.required import required
@@ -29,7 +31,8 @@ _LISTEN = "0A"  # a socket's state in /proc/net/tcp
 @dataclass(frozen=True)
 class CheckContext:
     """`ask` asks the authoritative servers, `resolve` the host's resolver, `direct` one server of
-    the zone that it is given last, `security` whether a zone validates."""
+    the zone that it is given last, `security` whether a zone validates, `echo` which address others
+    see."""
 
     settings: Settings
     state: State
@@ -40,6 +43,7 @@ class CheckContext:
     resolve: Resolve
     direct: Callable[[str, str, str], Answer]
     security: Callable[[str], Security | Unknown]
+    echo: Callable[[int], IPv4Address | IPv6Address | None]
     now: datetime
     receivers: tuple[str, ...] = RECEIVERS
     lists: tuple[DnsList, ...] = LISTS
@@ -47,16 +51,18 @@ class CheckContext:
     @classmethod
     def real(cls, settings: Settings, state: State, paths: Paths) -> CheckContext:
         resolver = Resolver()
+        echo = functools.cache(Echo())
         return cls(
             settings=settings,
             state=state,
             paths=paths,
-            addresses=addresses.find(settings),
+            addresses=addresses.find(settings, echo),
             machine=Machine.real(paths),
             ask=Authoritative(timeout=2.0),
             resolve=resolver,
             direct=resolver.direct,
             security=resolver.security,
+            echo=echo,
             now=datetime.now(UTC),
         )
 

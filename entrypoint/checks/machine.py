@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import http.client
-import ipaddress
 import os
 import socket
 import ssl
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from entrypoint import control, served
+from entrypoint import addresses, control, served
 from entrypoint.maillog import clean
 from entrypoint.paths import Paths
 
@@ -89,18 +88,6 @@ def _date_of(url: str) -> datetime:
         connection.close()
 
 
-def _source(target: str) -> IPv4Address | IPv6Address | None:
-    """The address that the kernel would send from to another one; None without a route.
-
-    Connecting a UDP socket chooses a route; no packet leaves.
-    """
-    family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((target, 53))
-        return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])
-    return None
-
-
 def _banner(address: str, port: int) -> str:
     """What a mail server greets with; nothing is sent but QUIT. Raises OSError."""
     with socket.create_connection((address, port), timeout=_TIMEOUT) as connection:
@@ -121,7 +108,7 @@ class Machine:
     disk: Callable[[Path], Disk] = _disk
     clock_is_kept: Callable[[], bool | None] = _clock_is_kept
     date_of: Callable[[str], datetime] = _date_of
-    source: Callable[[str], IPv4Address | IPv6Address | None] = _source
+    source: Callable[[str], IPv4Address | IPv6Address | None] = addresses.source
     banner: Callable[[str, int], str] = _banner
     fingerprint: Callable[[int, str], str] = served.fingerprint
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from entrypoint.addresses import SOMEWHERE
 from entrypoint.checks import ipv6
@@ -15,6 +16,7 @@ from entrypoint.findings import Finding, Level
 from entrypoint.names import is_reachable
 
 _SECONDS = 10.0
+_ECHO_SECONDS = 4.0
 _WHY_RESOLVER = (
     "Without answers no mail leaves; and a resolver that says REFUSED makes chasquid return mail "
     "at once, as undeliverable."
@@ -29,9 +31,14 @@ def check(context: CheckContext) -> list[Finding]:
     # Whether IPv6 is there at all is said by the theme host.
     versions = [item for item in context.families if item == 4 or ipv6.is_up(context)]
     tries = _outgoing(context, versions)
+    seen = dict(zip(versions, every(versions, context.echo, _ECHO_SECONDS), strict=True))
     return [
         *_resolver(context),
-        *(finding for version in versions for finding in _source(context, version, tries[version])),
+        *(
+            finding
+            for version in versions
+            for finding in _source(context, version, tries[version], seen[version])
+        ),
         *(finding for version in versions for finding in _judged(context, version, tries[version])),
         _incoming(context),
     ]
@@ -146,8 +153,13 @@ def _judged(context: CheckContext, version: int, tries: Sequence[_Try]) -> Itera
             )  # fmt: skip
 
 
-def _source(context: CheckContext, version: int, tries: Sequence[_Try]) -> Iterator[Finding]:
-    """The address that mail leaves with against the one that the world is told."""
+def _source(
+    context: CheckContext,
+    version: int,
+    tries: Sequence[_Try],
+    seen: IPv4Address | IPv6Address | None,
+) -> Iterator[Finding]:
+    """The address that mail leaves with, and that others see, against the one they are told."""
     public = context.public(version)
     target = next((item.address for item in tries if item.address), SOMEWHERE[version])
     source = context.machine.source(target)
@@ -158,20 +170,31 @@ def _source(context: CheckContext, version: int, tries: Sequence[_Try]) -> Itera
             f"set it in .env:\n{setting}=ADDRESS", name,
             f"the interface has {source}" if source else "no route", _WHY_SOURCE,
         )  # fmt: skip
-    elif source in (None, public):
         return
-    elif is_reachable(source):
+    is_local = source is not None and is_reachable(source)
+    # The interface's own address says more than an echo, whose question may take another way.
+    leaves_as = source if is_local else seen
+    if leaves_as not in (None, public):
         yield Finding(
-            "address-differs", Level.WARN, f"Mail leaves from {source}, not from {public}.",
+            "address-differs", Level.WARN, f"Mail leaves from {leaves_as}, not from {public}.",
             "give mail the address that has SPF and reverse DNS, or set the other in .env:\n"
-            f"{setting}={source}",
-            name, str(source), _WHY_SOURCE,
+            f"{setting}={leaves_as}",
+            name, f"{leaves_as}, as {'the interface has it' if is_local else 'others see it'}",
+            _WHY_SOURCE,
         )  # fmt: skip
-    else:
+    elif source is not None and not is_local:
         yield Finding(
             "address-nat", Level.INFO, f"This server is behind address translation ({name}).",
             f"see that ports 25, 465 and 587 of {public} are passed on to {source}", name,
             f"{source} here, {public} outside", _WHY_SOURCE,
+        )  # fmt: skip
+    elif seen not in (None, public):
+        yield Finding(
+            "address-echo-differs", Level.WARN,
+            f"Others see {seen} where this server has {public}.",
+            "if a router translates all that leaves, tell receivers that address:\n"
+            f"{setting}={seen}",
+            name, f"{seen}, by a DNS echo", _WHY_SOURCE,
         )  # fmt: skip
 
 

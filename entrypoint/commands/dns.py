@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import click
 from entrypoint import addresses
 from entrypoint.context import Context
 from entrypoint.dns import render, verify
+from entrypoint.dns.echo import Echo
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.dns.required import required
 from entrypoint.dns.verify import Status, Verdict
@@ -44,24 +46,27 @@ def dns(form: str, as_json: bool, check: bool, watch: bool) -> int:
     as_json = as_json or form == "json"
     if check or watch:
         return (_watch if watch else _check)(context, as_json=as_json)
-    records = required(context.settings, context.state(), addresses.find(context.settings))
+    found = addresses.find(context.settings, Echo())
+    records = required(context.settings, context.state(), found)
     if as_json:
         click.echo(render.as_json(records))
     elif form == "zone":
         click.echo(render.zone(records), nl=False)
     else:
         click.echo(render.table(records, colour=sys.stdout.isatty()), nl=False, color=True)
+        click.echo()
+        click.echo(render.origins(found), nl=False)
     return Exit.OK
 
 
-def _verdicts(context: Context) -> list[Verdict]:
-    found = addresses.find(context.settings)
+def _verdicts(context: Context, echo: addresses.Echo) -> list[Verdict]:
+    found = addresses.find(context.settings, echo)
     records = required(context.settings, context.state(), found)
     return verify.check(records, found, Authoritative())
 
 
 def _check(context: Context, *, as_json: bool) -> int:
-    found = _verdicts(context)
+    found = _verdicts(context, Echo())
     if as_json:
         click.echo(render.verdicts_as_json(found))
     else:
@@ -73,8 +78,9 @@ def _watch(context: Context, *, as_json: bool) -> int:
     """Show each round's news until nothing is left to do; as JSON, the last round alone."""
     end = time.monotonic() + _WATCH_END
     before: dict[str, Verdict] = {}
+    echo = functools.cache(Echo())
     while True:
-        found = _verdicts(context)
+        found = _verdicts(context, echo)
         now = {f"{item.record.type.value} {item.record.name}": item for item in found}
         news = [item for key, item in now.items() if before.get(key) != item]
         if news and not as_json:

@@ -15,6 +15,7 @@ from entrypoint import addresses
 from entrypoint.addresses import Addresses
 from entrypoint.context import Context
 from entrypoint.dns import providers, publish, render, verify
+from entrypoint.dns.echo import Echo
 from entrypoint.dns.lookup import Ask, Authoritative
 from entrypoint.dns.publish import Action, Outcome, Step
 from entrypoint.dns.records import Record
@@ -55,7 +56,7 @@ class _Publication:
     def __init__(self, context: Context, as_json: bool) -> None:
         self.settings = context.settings
         self.state = context.state()
-        self.addresses: Addresses = addresses.find(context.settings)
+        self.addresses: Addresses = addresses.find(context.settings, Echo())
         self.records: tuple[Record, ...] = required(self.settings, self.state, self.addresses)
         self.as_json = as_json
         private = self.settings.acme_ca_bundle and context.paths.ca_bundle.exists()

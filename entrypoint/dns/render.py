@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
+from entrypoint.addresses import Addresses
 from entrypoint.dns.records import Record, RecordType
 from entrypoint.dns.verify import Status, Verdict
 from entrypoint.names import Domain
@@ -46,6 +47,16 @@ def table(records: Sequence[Record], *, colour: bool = False) -> str:
             ]
             out.append("")
     return "\n".join(out).rstrip() + "\n"
+
+
+def origins(addresses: Addresses) -> str:
+    """Where this server's addresses are known from, a line each; what is not known is left out."""
+    known = ((addresses.ipv4, addresses.ipv4_from), (addresses.ipv6, addresses.ipv6_from))
+    return "".join(
+        f"This server's IPv{address.version} address: {address}, {said}.\n"
+        for address, said in known
+        if address is not None and said
+    )
 
 
 def _cut(text: str) -> list[str]:

@@ -75,3 +75,32 @@ def test_none_is_none_whatever_there_is(monkeypatch: pytest.MonkeyPatch) -> None
     interfaces(monkeypatch, str(V4), str(V6))
     assert addresses.find(asked(PUBLIC_IPV6="none")) == Addresses(V4, None, has_ipv6=False)
     assert addresses.find(asked(PUBLIC_IPV4="none")) == Addresses(None, V6, has_ipv4=False)
+
+
+def test_an_echo_is_asked_for_what_nobody_here_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    interfaces(monkeypatch, "10.0.0.5", None)
+    questions: list[int] = []
+
+    def echo(version: int) -> IPv4Address:
+        questions.append(version)
+        return V4
+
+    found = addresses.find(asked(), echo)
+    assert found == Addresses(V4, None, has_ipv6=False)
+    assert (found.ipv4_from, found.ipv6_from) == ("as a DNS echo sees it", "")
+    assert questions == [4], "nobody translates IPv6"
+    found = addresses.find(asked(PUBLIC_IPV4="203.0.113.77"), echo)
+    assert (str(found.ipv4), found.ipv4_from) == ("203.0.113.77", "as PUBLIC_IPV4 says")
+    assert questions == [4]
+
+
+def test_an_echo_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    interfaces(monkeypatch, "10.0.0.5", None)
+    found = addresses.find(asked(), lambda _version: None)
+    assert (found, found.ipv4_from) == (Addresses(None, None, has_ipv6=False), "")
+
+
+def test_the_interface_is_believed_before_an_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    interfaces(monkeypatch, str(V4), str(V6))
+    found = addresses.find(asked(), lambda version: pytest.fail(f"asked for {version}"))
+    assert found.ipv4_from == found.ipv6_from == "as the interface has it"

@@ -49,7 +49,7 @@ class Made:
         self.state = state.load(volume)
         self.plan: Plan = plan.build(self.settings, self.state, Paths())
         # No kernel is asked: what is not set is not known.
-        monkeypatch.setattr(addresses, "_source", lambda *_: None)
+        monkeypatch.setattr(addresses, "source", lambda *_: None)
         self.records: tuple[Record, ...] = required(
             self.settings, self.state, addresses.find(self.settings)
         )

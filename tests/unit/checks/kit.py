@@ -133,6 +133,7 @@ class Box:
     sources: dict[int, IPv4Address | IPv6Address | None] = field(
         default_factory=lambda: {4: V4, 6: V6}
     )
+    seen: dict[int, IPv4Address | IPv6Address] = field(default_factory=dict)  # by an echo
     clock_is_kept: bool | None = True
     skew: timedelta | OSError = field(default_factory=lambda: OSError("nobody was to be asked"))
     served: str | OSError = SELF_SIGNED.fingerprint
@@ -211,6 +212,7 @@ class Scene:
             resolve=self.dns.resolve,
             direct=self.dns.direct,
             security=self.dns.security,
+            echo=self.box.seen.get,
             now=NOW,
             receivers=RECEIVERS,
         )

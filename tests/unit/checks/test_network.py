@@ -9,7 +9,7 @@ import pytest
 from entrypoint.addresses import Addresses
 from entrypoint.checks import network
 from entrypoint.findings import Level
-from tests.unit.checks.kit import FAILED, RECEIVER4, RECEIVER6, RECEIVERS, V4, Scene
+from tests.unit.checks.kit import FAILED, RECEIVER4, RECEIVER6, RECEIVERS, V4, V6, Scene
 
 NO_ROUTE = OSError(101, "Network is unreachable")
 TIMEOUT = TimeoutError(110, "Connection timed out")
@@ -145,3 +145,24 @@ def test_an_address_that_is_not_known(scene: Scene) -> None:
     ]  # fmt: skip
     assert found[0].seen == "the interface has 10.0.0.5"
     assert found[0].fix.splitlines()[-1] == "PUBLIC_IPV4=ADDRESS"
+
+
+def test_others_see_another_address_than_the_interface(scene: Scene) -> None:
+    scene.box.seen[4] = IPv4Address("198.51.100.99")
+    found = scene.only(network.check, Level.WARN)
+    assert (found.id, found.subject) == ("address-echo-differs", "IPv4")
+    assert found.seen == "198.51.100.99, by a DNS echo"
+    assert found.fix.splitlines()[-1] == "PUBLIC_IPV4=198.51.100.99"
+
+
+def test_what_is_set_is_not_what_others_see_behind_a_router(scene: Scene) -> None:
+    scene.box.sources[4] = IPv4Address("10.0.0.5")
+    scene.box.seen[4] = IPv4Address("198.51.100.99")
+    found = scene.only(network.check, Level.WARN)
+    assert (found.id, found.seen) == ("address-differs", "198.51.100.99, as others see it")
+    assert found.fix.splitlines()[-1] == "PUBLIC_IPV4=198.51.100.99"
+
+
+def test_an_echo_that_agrees_is_no_news(scene: Scene) -> None:
+    scene.box.seen = {4: V4, 6: V6}
+    assert scene.ids(network.check) == [INCOMING]

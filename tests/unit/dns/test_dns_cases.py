@@ -36,7 +36,7 @@ class Checked:
                 put(paths.domains / name, (KEYS / f"{key}.pem").read_bytes())
         with pytest.MonkeyPatch.context() as patch:
             # No kernel is asked: what is not set is not known.
-            patch.setattr(addresses, "_source", lambda *_: None)
+            patch.setattr(addresses, "source", lambda *_: None)
             found = addresses.find(wanted)
         self.records = required(wanted, state.load(paths), found)
         self.asked = answers.load(case.path / "answers", self.records)
