@@ -33,7 +33,8 @@ from email.header import decode_header, make_header
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-IMAGE = "tambo-world"
+IMAGE = os.environ.get("WORLD_IMAGE", "tambo-world")
+"""WORLD_IMAGE builds and uses another name, beside somebody else's world."""
 SERVICES = ("authoritative", "resolver", "receiver", "pebble")
 AUTHSERV_ID = "mx.example.net"
 """The name under which the receiver writes its Authentication-Results."""
