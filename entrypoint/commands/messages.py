@@ -57,7 +57,8 @@ class Message:
         return {"id": self.id, "events": [_readable(event) for event in self.events]}
 
 
-@click.command("show-message")
+# An id may begin with a dash.
+@click.command("show-message", context_settings={"ignore_unknown_options": True})
 @click.argument("what", metavar="ID|ADDRESS")
 @click.option(
     "--days", type=click.FloatRange(min=0), metavar="DAYS",

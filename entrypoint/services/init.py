@@ -37,11 +37,15 @@ class _Poller(poller.Poller):  # type: ignore[misc]
 class _Lines:
     """Where supervisord's own log goes."""
 
-    def write(self, text: str) -> None:
+    def write(self, content: bytes | str) -> None:
+        text = content.decode(errors="replace") if isinstance(content, bytes) else content
         for line in text.splitlines():
             output.log("init", line)
 
     def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
