@@ -15,7 +15,10 @@ class UnreachableError(Exception):
 
 
 def request(path: Path, command: str, timeout: float = _TIMEOUT) -> dict[str, Any]:
-    """`reload`, `restart` and `status` answer when it is done. Raises UnreachableError."""
+    """`reload`, `restart` and `status` answer when it is done. Raises UnreachableError.
+
+    `timeout` is in seconds. What has more to say than words: see `ask`.
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
@@ -29,3 +32,8 @@ def request(path: Path, command: str, timeout: float = _TIMEOUT) -> dict[str, An
         msg = "no answer"
         raise UnreachableError(msg)
     return answer
+
+
+def ask(path: Path, command: str, content: Any, timeout: float = _TIMEOUT) -> dict[str, Any]:
+    """A request that is more than words: `content` goes along as JSON. Raises UnreachableError."""
+    return request(path, f"{command} {json.dumps(content)}", timeout)

@@ -64,6 +64,16 @@ class Paths:
         return self.data / "chasquid"
 
     @property
+    def waiting(self) -> Path:
+        """The messages of the queue, a file each."""
+        return self.queue / "queue"
+
+    @property
+    def domaininfo(self) -> Path:
+        """What chasquid remembers of the TLS of other domains, a file each."""
+        return self.queue / "domaininfo"
+
+    @property
     def mail(self) -> Path:
         return self.data / "mail"
 

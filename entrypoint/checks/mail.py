@@ -16,6 +16,7 @@ from entrypoint.queue import Destination, Summary
 _HALF = 0.5  # of MAX_QUEUE
 _PATIENCE = 3600.0  # seconds: greylisting is over by then
 _SHOWN = 5  # destinations
+_LIST = "docker exec mail list-queue --to"
 _WHY_DEPTH = "When MAX_QUEUE messages wait, every further one is refused (451)."
 _WHY_WAITING = "After GIVE_UP_AFTER it is returned to its sender as undeliverable."
 
@@ -71,9 +72,17 @@ def _destinations(context: CheckContext, summary: Summary) -> Iterator[Finding]:
         level = Level.WARN if waits > _PATIENCE else Level.INFO
         yield Finding(
             "queue-waiting", level, f"{_number(item)} for {item.domain} for {age(waits)}.",
-            "read the receiver's answer; it is tried again by itself:\ndocker logs --tail 100 mail",
-            item.domain, item.answer or "no answer yet", _WHY_WAITING,
+            _fix(item), item.domain, item.answer or "no answer yet", _WHY_WAITING,
         )  # fmt: skip
+
+
+def _fix(item: Destination) -> str:
+    if item.advice:
+        return (
+            f"{item.domain} had better TLS before, and chasquid insists on it; if you know why it "
+            f"has not now:\n{item.advice}"
+        )
+    return f"read the receivers' answers; it is tried again by itself:\n{_LIST} {item.domain}"
 
 
 def _number(item: Destination) -> str:

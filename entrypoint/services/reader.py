@@ -1,6 +1,8 @@
 """Looks at what chasquid's user alone may read, and says in numbers what is there.
 
     reader queue
+    reader look                         at messages of the queue: standard input says at which
+    reader remembered DOMAIN            of the TLS that a domain had
     reader reports ADDRESS… DOMAIN…     of the last week, sent to these, about these
 
 Prints one JSON object. A process of its own, started by the socket holder for one look: what it
@@ -16,10 +18,11 @@ import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from entrypoint import queue, reports
+from entrypoint import domaininfo, queue, reports
 from entrypoint.paths import Paths
 from entrypoint.services.mda import folder_name
 
@@ -35,12 +38,24 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     paths = Paths()
     what, *words = sys.argv[1:]
+    found: dict[str, Any]
     if what == "queue":
-        found = queue.summarise(paths.queue / "queue", _SECONDS).to_json()
+        found = queue.summarise(paths.waiting, _SECONDS).to_json()
+    elif what == "look":
+        found = look(paths.waiting, json.load(sys.stdin), _SECONDS).to_json()
+    elif what == "remembered":
+        files = domaininfo.find(paths.domaininfo, words[0])
+        found = {"files": [asdict(item) for item in files]}
     else:
         found = kept_reports(paths.mail, words, time.time(), _SECONDS).to_json()
     sys.stdout.write(json.dumps(found))
     return 0
+
+
+def look(folder: Path, asked: dict[str, Any], seconds: float) -> queue.Listing:
+    """`asked`: ids, to, sender as in queue.Selection, and limit. Raises KeyError or TypeError."""
+    selection = queue.Selection(tuple(asked["ids"]), asked["to"], asked["sender"])
+    return queue.look(folder, selection, asked["limit"], seconds)
 
 
 def kept_reports(mail: Path, words: Sequence[str], now: float, seconds: float) -> reports.Summary:

@@ -33,7 +33,7 @@ def main() -> None:
         sockets.append((name, listener))
     door = smtp._door(place / "door", Ids.current())
     argv = (sys.executable, "-I", "-S", str(FAKE), str(place))
-    holder = smtp.Holder(argv, smtp.environment(has_ipv6=False, memory_limit=1000), sockets)
+    holder = smtp.Holder(argv, smtp.environment(has_ipv6=False, memory_limit=1000), sockets, place)
     asyncio.run(holder.run(door))
 
 
