@@ -1,7 +1,7 @@
 """What chasquid remembers of the TLS of other domains (internal/domaininfo): one file a domain.
 
 A domain that once had TLS must go on having it: chasquid neither sends to it nor takes from it over
-less than the best it has seen, and defers what it would send: "Security level check failed". Read
+less than the best it has seen, and defers what it would send: "security level check failed". Read
 only; chasquid holds all of it in memory, too, and only its user may look.
 """
 

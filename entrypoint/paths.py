@@ -94,6 +94,11 @@ class Paths:
         return self.state / "mx.json"
 
     @property
+    def selectors(self) -> Path:
+        """Every DKIM selector that a key of a domain's ever had."""
+        return self.state / "selectors.json"
+
+    @property
     def issues(self) -> Path:
         """What is remembered of each certificate's issuing: next try, last error."""
         return self.state / "certs"
@@ -130,6 +135,11 @@ class Paths:
     @property
     def holder_socket(self) -> Path:
         return self.run / "holder.sock"
+
+    @property
+    def owed(self) -> Path:
+        """What chasquid has not been told yet of the files that it reads."""
+        return self.run / "owed"
 
     @property
     def problems(self) -> Path:

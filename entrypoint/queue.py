@@ -286,7 +286,7 @@ class Destination:
 
 def advice(answer: str, domain: str) -> str:
     """The verb that helps against what chasquid itself said of a domain; none against the rest."""
-    if "Security level check failed" not in answer:
+    if "security level check failed" not in answer.lower():
         return ""
     return f"docker exec mail forget-domain {domain_key(domain)}"
 

@@ -136,7 +136,7 @@ def drop_queued(
 def forget_domain(domain: str, as_json: bool) -> int:
     """Forget the TLS that DOMAIN had, on which chasquid insists ever after.
 
-    For mail that waits with "Security level check failed": the receiver's TLS is worse than it was,
+    For mail that waits with "security level check failed": the receiver's TLS is worse than it was,
     as its certificate has expired, for instance. Ask its owner first: an attacker on the way looks
     the same. chasquid is restarted, and tries what waits at once.
 
@@ -365,7 +365,7 @@ def _hints(found: Listing) -> Iterator[str]:
     if hints:
         yield ""
         yield from textwrap.wrap(
-            "Security level check failed: the receiver had better TLS before, and chasquid insists "
+            "security level check failed: the receiver had better TLS before, and chasquid insists "
             "on it. If you know why it has not now, forget that it had:", _WIDTH,
         )  # fmt: skip
         yield from (f"  {hint}" for hint in hints)

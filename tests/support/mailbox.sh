@@ -24,7 +24,7 @@ smtpd_tls_security_level = may
 smtpd_tls_cert_file = /etc/postfix/cert.pem
 smtpd_tls_key_file = /etc/postfix/key.pem
 smtpd_client_connection_count_limit = 0
-smtpd_relay_restrictions = permit
+smtpd_relay_restrictions = reject_unauth_destination
 smtpd_recipient_restrictions = permit
 END
 postconf -F '*/*/chroot = n'

@@ -187,11 +187,7 @@ class Mailbox(Peer):
         super().__init__(where, domain.partition(".")[0], host, command, folder=folder)
         zone = f"@ MX 10 mx.{domain}.\nmx A {self.ipv4}\nmx AAAA {self.ipv6}\n"
         self.world.load_zone(domain, zone)
-        self.wait_until_it_serves()
-
-    def wait_until_it_serves(self) -> None:
-        probe = ("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/25; head -n 1 <&3")
-        wait_until(lambda: self.container.exec(*probe).stdout.startswith("220 "), "it serves")
+        wait_until(lambda: smtp.greeting(self.ipv4).startswith("220 "), "it greets")
 
     def defer(self, text: str) -> None:
         """Answer every recipient with a 450 and this text."""

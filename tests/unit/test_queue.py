@@ -363,9 +363,11 @@ def test_a_first_try_under_way() -> None:
 
 
 def test_the_verb_that_helps() -> None:
-    answer = "all MXs returned transient failures (last: Security level check failed (level:PLAIN))"
+    answer = "all mail servers failed temporarily, last error: security level check failed: x"
     assert queue.advice(answer, "münchen.example") == (
         "docker exec mail forget-domain xn--mnchen-3ya.example"
     )
     assert Destination("b.example", 1, 1, answer).advice.endswith("forget-domain b.example")
+    old = "all MXs returned transient failures (last: Security level check failed (level:PLAIN))"
+    assert queue.advice(old, "b.example").endswith(" b.example"), "before chasquid 1.19"
     assert queue.advice("451 later", "b.example") == ""

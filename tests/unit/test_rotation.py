@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -166,6 +167,10 @@ BOTH = {"DKIM_KEYS": "rsa2048,ed25519"}
         (BOTH, ("t20260301r", "t20260301e"), ["t202603012r", "t202603012e"]),
         ({**BOTH, "DKIM_SELECTOR": "mail"}, ("mailr", "maile"), ["mail2r", "mail2e"]),
         ({"DKIM_SELECTOR": "mail"}, ("mailr", "mail2r"), ["mail3r"]),
+        # The highest is followed, whatever is free below.
+        ({"DKIM_SELECTOR": "mail"}, ("mail7r",), ["mail8r"]),
+        ({"DKIM_SELECTOR": "mail"}, ("mail2r", "mail99r", "mailr"), ["mail100r"]),
+        ({"DKIM_SELECTOR": "mail"}, ("mail12345678r", "mailxr", "xmail9r", "mail9e"), ["mailr"]),
         ({"DKIM_SELECTOR": "mail"}, ("other",), ["mailr"]),
     ],
 )
@@ -195,7 +200,42 @@ def test_selectors_of_every_key_on_the_volume_are_taken(paths: Paths) -> None:
     [made] = plan.next_keys(
         asked(**ONE), state.load(paths), paths, EXAMPLE_COM, date(2026, 3, 1)
     )  # fmt: skip
-    assert made.selector == "k3e"
+    assert made.selector == "k5e"
+
+
+def test_the_selector_of_a_forgotten_key_is_not_used_again(
+    server: Settings, paths: Paths, ids: Ids
+) -> None:
+    """With DKIM_SELECTOR every key has the same prefix; DNS may still show the old record."""
+    seen = ["ke"]
+    now = NOW
+    for _ in range(4):
+        [key] = rotation.begin(server, paths, ids, EXAMPLE_COM)
+        rotation.advance(server, paths, ids, published(paths, server), quiet, now)
+        now += timedelta(days=30)
+        rotation.advance(server, paths, ids, nobody, quiet, now)
+        assert selectors(paths) == ([key.selector], [], []), "the old one is history"
+        assert key.selector not in seen
+        seen.append(key.selector)
+    assert seen == ["ke", "k2e", "k3e", "k4e", "k5e"]
+
+
+def test_nor_of_one_that_its_owner_gave_up(server: Settings, paths: Paths, ids: Ids) -> None:
+    for expected in ("k2e", "k3e"):
+        for place in (paths.domain(EXAMPLE_COM), paths.good / EXAMPLE_COM):
+            for path in place.glob("dkim:*.pem"):
+                path.unlink()
+        booted(server, paths, ids)
+        assert selectors(paths) == ([expected], [], [])
+
+
+@pytest.mark.parametrize("content", ["", "x", "[]", '{"example.com": 3}', '{"../x": ["a"]}'])
+def test_a_damaged_memory_of_selectors_is_written_anew(
+    server: Settings, paths: Paths, ids: Ids, content: str
+) -> None:
+    put(paths.selectors, content)
+    booted(server, paths, ids)
+    assert json.loads(paths.selectors.read_text()) == {"example.com": ["ke"]}
 
 
 # What DNS shows
@@ -562,11 +602,10 @@ def test_killed_at_the_beginning_it_has_begun_or_not(
 def test_a_damaged_pending_key_is_made_again(
     server: Settings, paths: Paths, ids: Ids, begun: dict[str, bytes]
 ) -> None:
-    """Nobody has seen it: it has never signed."""
+    """Under another name: its record may be in DNS already, and remembered by resolvers."""
     put(paths.pending(EXAMPLE_COM) / "dkim:k2e.pem", "damaged")
     [finding] = state.load(paths).findings
     assert finding.id == "broken-dkim"
     [key] = rotation.begin(server, paths, ids, EXAMPLE_COM)
-    assert key.selector == Selector("k2e")
+    assert key.selector == Selector("k3e")
     assert key.pem != begun["k2e"]
-    assert not state.load(paths).findings

@@ -22,7 +22,8 @@ from tests.unit.commands.conftest import Server
 from tests.unit.kit import put
 
 CHECK_FAILED = (
-    "all MXs returned transient failures (last: Security level check failed (level:PLAIN))"
+    "all mail servers failed temporarily, last error: mx.big.example.: "
+    "security level check failed: connection is PLAIN"
 )
 
 
@@ -197,7 +198,7 @@ def test_the_verb_that_helps_is_named(server: Server, door: Door) -> None:
     out = server.run("list-queue").out
     assert_fits(out)
     assert out.endswith(
-        "\n\nSecurity level check failed: the receiver had better TLS before, and chasquid\n"
+        "\n\nsecurity level check failed: the receiver had better TLS before, and chasquid\n"
         "insists on it. If you know why it has not now, forget that it had:\n"
         "  docker exec mail forget-domain big.example\n"
     )
