@@ -14,6 +14,10 @@ class UnreachableError(Exception):
     """Nobody answers at the socket."""
 
 
+class AbsentError(UnreachableError):
+    """There is nobody: no holder, and so no chasquid."""
+
+
 def request(path: Path, command: str, timeout: float = _TIMEOUT) -> dict[str, Any]:
     """`reload`, `restart` and `status` answer when it is done. Raises UnreachableError.
 
@@ -26,6 +30,8 @@ def request(path: Path, command: str, timeout: float = _TIMEOUT) -> dict[str, An
             connection.sendall(f"{command}\n".encode())
             with connection.makefile("r") as stream:
                 answer = json.loads(stream.readline() or "null")
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise AbsentError(str(error)) from None
     except (OSError, ValueError) as error:
         raise UnreachableError(str(error)) from None
     if not isinstance(answer, dict):

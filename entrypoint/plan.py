@@ -256,7 +256,8 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
 
 
 def _selectors(state: State, paths: Paths) -> File:
-    known = {domain: sorted(_taken(state, domain)) for domain in sorted(state.selectors)}
+    taken = {domain: sorted(_taken(state, domain)) for domain in sorted(state.selectors)}
+    known = {domain: names for domain, names in taken.items() if names}
     content = json.dumps(known, indent=1).encode()
     return File(paths.selectors, content, Owner.TAMBO, Owner.TAMBO, 0o600)
 
