@@ -356,8 +356,8 @@ def look(folder: Path, selection: Selection, limit: int | None, seconds: float) 
 
     It ends after so many seconds: what was not read by then is missing.
     """
-    deadline = time.monotonic() + seconds
     paths = files(folder)
+    deadline = time.monotonic() + seconds
     tally = _Tally(limit)
     for path in _selected(folder, selection, paths):
         if time.monotonic() > deadline:

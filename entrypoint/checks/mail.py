@@ -67,9 +67,11 @@ def _depth(context: CheckContext, summary: Summary) -> Iterator[Finding]:
 
 def _destinations(context: CheckContext, summary: Summary) -> Iterator[Finding]:
     now = context.now.timestamp()
-    for item in summary.destinations[:_SHOWN]:
+    for number, item in enumerate(summary.destinations):
+        if number >= _SHOWN and not item.advice:
+            continue
         waits = now - item.oldest
-        level = Level.WARN if waits > _PATIENCE else Level.INFO
+        level = Level.WARN if waits > _PATIENCE or item.advice else Level.INFO
         yield Finding(
             "queue-waiting", level, f"{_number(item)} for {item.domain} for {age(waits)}.",
             _fix(item), item.domain, item.answer or "no answer yet", _WHY_WAITING,

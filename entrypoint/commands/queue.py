@@ -35,7 +35,7 @@ _WIDTH = 80
 _ANSWER_LINES = 3
 _DESTINATIONS = 20  # that are shown
 _LOGGED = 5  # recipients of a message that was dropped
-_LOOK_WAIT = 20.0  # seconds for the holder to answer
+_LOOK_WAIT = 40.0  # seconds for the holder to answer
 _CHANGE_WAIT = 120.0  # seconds for it to restart chasquid, perhaps for others before
 
 _to_option = click.option(

@@ -38,6 +38,7 @@ _STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
 _READY_WAIT = 15.0  # seconds for chasquid to load and listen
 _RELOAD_WAIT = 5.0  # seconds for chasquid to read users and aliases
 _READ_WAIT = 8.0  # seconds for a look at the queue or at reports
+_LOOK_WAIT = 30.0  # seconds for one at its messages
 _MAX_REQUEST = 64 << 20  # bytes of a line at the door: 100,000 messages to drop
 _IDLE = 0.05  # seconds of silence that end an event of several lines
 
@@ -404,7 +405,7 @@ class Holder:
             elif command in ("queue", "reports", "remembered"):
                 answer = await _read_mail(command, *content.split())
             elif command == "look":
-                answer = await _read_mail(command, asked=content)
+                answer = await _read_mail(command, asked=content, timeout=_LOOK_WAIT)
             elif command == "remove":
                 answer = await self.remove(content)
             else:
@@ -417,11 +418,11 @@ class Holder:
             writer.close()
 
 
-async def _read_mail(*words: str, asked: str = "") -> dict[str, Any]:
+async def _read_mail(*words: str, asked: str = "", timeout: float = _READ_WAIT) -> dict[str, Any]:
     """What chasquid's user alone may read; by a process of its own, as it is anybody's mail."""
     argv = (sys.executable, "-I", "-m", "entrypoint.services.reader", *words)
     status, output = await process.output_of(
-        argv, {"LANG": "C.UTF-8"}, timeout=_READ_WAIT, input=asked.encode()
+        argv, {"LANG": "C.UTF-8"}, timeout=timeout, input=asked.encode()
     )
     if status != 0:
         why = "not in time" if status == 124 else f"its reader ended with status {status}"

@@ -54,7 +54,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         argv: Sequence[str], environ: Mapping[str, str], *, timeout: float, input: bytes
     ) -> tuple[int, bytes]:
         assert set(environ) == {"LANG"}, "nothing of the container's own"
-        assert timeout <= 9
+        assert timeout <= 30
         calls.append([*argv, input.decode()] if input else argv)
         return (124, b"") if "slow" in argv else (9, b"") if "odd" in argv else (0, b'{"depth": 3}')
 
@@ -145,3 +145,4 @@ def test_the_program_prints_one_object(
 
 def test_the_holder_waits_longer_than_the_reader_takes() -> None:
     assert reader._SECONDS < smtp._READ_WAIT
+    assert reader._LONG < smtp._LOOK_WAIT
