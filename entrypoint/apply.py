@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +35,26 @@ class Outcome:
     effect: Effect = Effect.NONE
 
 
-def apply(plan: Plan, ids: Ids) -> Outcome:
-    """Make the disk as planned. Caller holds the edit lock."""
+Owe = Callable[[Effect], None]
+
+
+def _nobody(_effect: Effect) -> None:
+    """For files that chasquid does not read."""
+
+
+def apply(plan: Plan, ids: Ids, owe: Owe = _nobody) -> Outcome:
+    """Make the disk as planned. Caller holds the edit lock.
+
+    `owe` is told of an effect before anything changes that has it.
+    """
     changed: list[tuple[Path, Effect]] = []
     for folder in plan.folders:
-        if _folder(folder, ids):
+        if _folder(folder, ids, owe):
             changed.append((folder.path, folder.effect))
     for file in plan.files:
-        if _file(file, ids):
+        if _file(file, ids, owe):
             changed.append((file.path, file.effect))
-    changed += _remove_others(plan)
+    changed += _remove_others(plan, owe)
     return Outcome(
         changed=tuple(path for path, _ in changed),
         effect=max((effect for _, effect in changed), default=Effect.NONE),
@@ -115,24 +125,29 @@ def remove(path: Path) -> None:
     _sync(path.parent)
 
 
-def _folder(folder: Folder, ids: Ids) -> bool:
+def _folder(folder: Folder, ids: Ids, owe: Owe = _nobody) -> bool:
     changed = False
     if not folder.path.is_dir():
+        owe(folder.effect)
         folder.path.mkdir(mode=0o700, parents=True)
         _sync(folder.path.parent)
         changed = True
-    return _rights(folder, ids) or changed
+    return _rights(folder, ids, owe) or changed
 
 
-def _rights(item: Folder | File, ids: Ids) -> bool:
+def _rights(item: Folder | File, ids: Ids, owe: Owe) -> bool:
     """Owner and mode as planned; whether anything was changed."""
-    return rights.give(item.path, ids.users[item.owner], ids.groups[item.group], item.mode)
+    changed = rights.give(item.path, ids.users[item.owner], ids.groups[item.group], item.mode)
+    if changed:
+        owe(item.effect)
+    return changed
 
 
-def _file(file: File, ids: Ids) -> bool:
+def _file(file: File, ids: Ids, owe: Owe = _nobody) -> bool:
     with suppress(FileNotFoundError):
         if not file.path.is_symlink() and file.path.read_bytes() == file.content:
-            return _rights(file, ids)
+            return _rights(file, ids, owe)
+    owe(file.effect)
     # One name: what a killed writer left is written over by the next. Writers hold the edit lock.
     aside = file.path.with_name(f".{file.path.name}.new")
     aside.unlink(missing_ok=True)
@@ -157,7 +172,7 @@ def _sync(folder: Path) -> None:
         os.close(fd)
 
 
-def _remove_others(plan: Plan) -> list[tuple[Path, Effect]]:
+def _remove_others(plan: Plan, owe: Owe) -> list[tuple[Path, Effect]]:
     planned = {item.path for item in plan.folders} | {item.path for item in plan.files}
     effects = {"users": Effect.RELOAD, "aliases": Effect.RELOAD}
     removed = []
@@ -166,11 +181,13 @@ def _remove_others(plan: Plan) -> list[tuple[Path, Effect]]:
             path = Path(folder, name)
             if path in planned:
                 continue
+            effect = effects.get(name, Effect.RESTART)
+            owe(effect)
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-            removed.append((path, effects.get(name, Effect.RESTART)))
+            removed.append((path, effect))
     return removed
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import click
 
-from entrypoint import addresses, apply, output, process, reconcile, rights, settings
+from entrypoint import addresses, apply, debts, output, process, reconcile, rights, settings
 from entrypoint.dns import render
 from entrypoint.dns.required import required
 from entrypoint.paths import Paths
@@ -30,6 +30,7 @@ def boot() -> None:
     reconcile.refresh_exchangers(asked, paths, ids)
     with apply.edit_lock(paths, ids):
         current, outcome = reconcile.reconcile(asked, paths, ids)
+        debts.clear(paths)
     announce(asked, paths, current, outcome)
     process.replace([sys.executable, "-m", "entrypoint.services.init", style], os.environ)
 

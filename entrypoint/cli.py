@@ -27,6 +27,9 @@ VERBS = {
     "status": ("commands.status", "status"),
     "list-certs": ("commands.certs", "list_certs"),
     "renew-cert": ("commands.certs", "renew_cert"),
+    "list-queue": ("commands.queue", "list_queue"),
+    "drop-queued": ("commands.queue", "drop_queued"),
+    "forget-domain": ("commands.queue", "forget_domain"),
 }
 # Not for people: what the container itself runs.
 INTERNAL = {

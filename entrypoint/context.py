@@ -43,6 +43,6 @@ class Context:
         with apply.edit_lock(self.paths, self.ids):
             yield state.load(self.paths)
             _, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
-        note = reconcile.serve(self.paths, outcome.effect)
+        note = reconcile.serve(self.paths, self.ids, outcome.effect)
         if note:
             click.echo(f"note: {note}", err=True)

@@ -14,8 +14,15 @@ class UnreachableError(Exception):
     """Nobody answers at the socket."""
 
 
+class AbsentError(UnreachableError):
+    """There is nobody: no holder, and so no chasquid."""
+
+
 def request(path: Path, command: str, timeout: float = _TIMEOUT) -> dict[str, Any]:
-    """`reload`, `restart` and `status` answer when it is done. Raises UnreachableError."""
+    """`reload`, `restart` and `status` answer when it is done. Raises UnreachableError.
+
+    `timeout` is in seconds. What has more to say than words: see `ask`.
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
@@ -23,9 +30,16 @@ def request(path: Path, command: str, timeout: float = _TIMEOUT) -> dict[str, An
             connection.sendall(f"{command}\n".encode())
             with connection.makefile("r") as stream:
                 answer = json.loads(stream.readline() or "null")
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise AbsentError(str(error)) from None
     except (OSError, ValueError) as error:
         raise UnreachableError(str(error)) from None
     if not isinstance(answer, dict):
         msg = "no answer"
         raise UnreachableError(msg)
     return answer
+
+
+def ask(path: Path, command: str, content: Any, timeout: float = _TIMEOUT) -> dict[str, Any]:
+    """A request that is more than words: `content` goes along as JSON. Raises UnreachableError."""
+    return request(path, f"{command} {json.dumps(content)}", timeout)

@@ -66,6 +66,16 @@ class Paths:
         return self.data / "chasquid"
 
     @property
+    def waiting(self) -> Path:
+        """The messages of the queue, a file each."""
+        return self.queue / "queue"
+
+    @property
+    def domaininfo(self) -> Path:
+        """What chasquid remembers of the TLS of other domains, a file each."""
+        return self.queue / "domaininfo"
+
+    @property
     def mail(self) -> Path:
         return self.data / "mail"
 
@@ -89,6 +99,11 @@ class Paths:
     def mx(self) -> Path:
         """Mail exchangers last seen for domains that receive elsewhere."""
         return self.state / "mx.json"
+
+    @property
+    def selectors(self) -> Path:
+        """Every DKIM selector that a key of a domain's ever had."""
+        return self.state / "selectors.json"
 
     @property
     def issues(self) -> Path:
@@ -137,6 +152,11 @@ class Paths:
     def programs(self) -> Path:
         """The state of each supervised program, a JSON object: PID 1's."""
         return self.run / "programs.json"
+
+    @property
+    def owed(self) -> Path:
+        """What chasquid has not been told yet of the files that it reads."""
+        return self.run / "owed"
 
     @property
     def problems(self) -> Path:

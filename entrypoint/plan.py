@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -93,7 +95,7 @@ def missing(
                 _may_be(selector, algorithm, prefix) for selector in have.damaged
             ):
                 continue
-            selector = _free(prefix, algorithm, have.selectors)
+            selector = _free(prefix, algorithm, _taken(state, domain))
             path = paths.domain(domain) / file_name(selector)
             found.append(MissingKey(domain, selector, algorithm, path))
     stand_in = state.self_signed
@@ -117,16 +119,27 @@ def next_keys(
         algorithm = Algorithm(word)
         if any(key.algorithm is algorithm for key in have.pending):
             continue
-        selector = _free(prefix, algorithm, have.selectors)
+        selector = _free(prefix, algorithm, _taken(state, domain))
         path = paths.pending(domain) / file_name(selector)
         found.append(MissingKey(domain, selector, algorithm, path))
     return tuple(found)
 
 
+def _taken(state: State, domain: Domain) -> frozenset[str]:
+    """The selectors that no new key may have: a key has one, or had it."""
+    return state.domain(domain).selectors | state.selectors.get(domain, frozenset())
+
+
 def _free(prefix: str, algorithm: Algorithm, taken: frozenset[str]) -> Selector:
-    """The first selector of this prefix that no key has, whatever that key is."""
-    names = (f"{prefix}{number or ''}{algorithm.letter}" for number in (0, *range(2, 100)))
-    return Selector(next(name for name in names if name not in taken))
+    """A selector of this prefix that no key ever had, whatever that key was.
+
+    The number after the highest one: those below may have been in DNS before anybody wrote down
+    which there were.
+    """
+    form = re.compile(rf"{re.escape(prefix)}(\d{{0,6}}){algorithm.letter}")
+    matches = [match for name in taken if (match := form.fullmatch(name))]
+    number = max((int(match[1] or 1) for match in matches), default=0) + 1
+    return Selector(f"{prefix}{number if number > 1 else ''}{algorithm.letter}")
 
 
 def _may_be(selector: str, algorithm: Algorithm, prefix: str) -> bool:
@@ -179,6 +192,7 @@ def build(settings: Settings, state: State, paths: Paths) -> Plan:
         folders=(*_volume(settings, state, paths), *_rendered_folders(settings, state, paths)),
         files=(
             *_good_copies(settings, state, paths),
+            _selectors(state, paths),
             *_configuration(settings, paths),
             *_certificates(settings, state, paths),
             *(
@@ -244,6 +258,13 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
             yield keep(folder / "aliases", aliases.render(have.aliases).encode())
         for key in have.keys:
             yield keep(folder / key.file_name, key.pem)
+
+
+def _selectors(state: State, paths: Paths) -> File:
+    taken = {domain: sorted(_taken(state, domain)) for domain in sorted(state.selectors)}
+    known = {domain: names for domain, names in taken.items() if names}
+    content = json.dumps(known, indent=1).encode()
+    return File(paths.selectors, content, Owner.TAMBO, Owner.TAMBO, 0o600)
 
 
 def _configuration(settings: Settings, paths: Paths) -> Iterator[File]:

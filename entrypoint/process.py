@@ -65,21 +65,22 @@ def spawn_with_sockets(
 
 
 async def output_of(
-    argv: Sequence[str], environ: Mapping[str, str], *, timeout: float
+    argv: Sequence[str], environ: Mapping[str, str], *, timeout: float, input: bytes = b""
 ) -> tuple[int, bytes]:
     """Run a program to its end; returns its status, 124 on time-out, and its standard output.
+    `input` is all that it can read.
 
     For asyncio: it needs no thread where the kernel has pidfd_open(2) (Python 3.12).
     """
     child = await asyncio.create_subprocess_exec(
         *argv,
         env=dict(environ),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE if input else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        output, _ = await asyncio.wait_for(child.communicate(), timeout)
+        output, _ = await asyncio.wait_for(child.communicate(input or None), timeout)
     except TimeoutError:
         with suppress(ProcessLookupError):
             child.kill()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
-from entrypoint import apply, control, plan, state
+from entrypoint import apply, control, debts, plan, state
+from entrypoint.debts import Debt, Ledger
 from entrypoint.dns import lookup
 from entrypoint.dns.lookup import Absent, Found, Unknown
+from entrypoint.errors import UserError
 from entrypoint.findings import Finding, Level
 from entrypoint.names import Domain
 from entrypoint.paths import Paths
@@ -16,6 +19,8 @@ from entrypoint.plan import Effect
 from entrypoint.rights import Ids
 from entrypoint.settings import Settings
 from entrypoint.state import State
+
+_SHORT = 5.0  # seconds
 
 Exchangers = Callable[[Domain], Found[Domain] | Absent | Unknown]
 
@@ -27,25 +32,53 @@ def reconcile(settings: Settings, paths: Paths, ids: Ids) -> tuple[State, apply.
     made = apply.make(missing, ids)
     if made:
         current = state.load(paths)
-    outcome = apply.apply(plan.build(settings, current, paths), ids)
+    outcome = apply.apply(plan.build(settings, current, paths), ids, Ledger(paths, ids))
     return current, apply.Outcome((*made, *outcome.changed), outcome.effect)
 
 
-def serve(paths: Paths, effect: Effect) -> str:
+def serve(paths: Paths, ids: Ids, effect: Effect) -> str:
     """Tell the socket holder what chasquid needs, and wait until it has it.
 
-    Returns an empty string, or what to tell the person if the change is not in service yet.
+    Returns an empty string, or what to tell the person if the change is not in service yet. Caller
+    does not hold the edit lock.
     """
     if effect is Effect.NONE:
         return ""
+    debt = _owed(paths, ids)
     try:
         command = "restart" if effect is Effect.RESTART else "reload"
         answer = control.request(paths.holder_socket, command)
-    except control.UnreachableError:
+    except control.AbsentError:
+        _settle(paths, ids, debt, Effect.RESTART)
         return "The mail server is not running; it will know this when it starts."
+    except control.UnreachableError as error:
+        return f"The mail server does not answer ({error}); it is told again in a minute."
+    # Done or not: a chasquid that is not ready yet reads everything when it starts.
+    _settle(paths, ids, debt, effect)
     if not answer.get("done"):
         return f"chasquid has not taken it over yet; it said last: {answer.get('last_words')}"
     return ""
+
+
+def pay(paths: Paths, ids: Ids) -> Effect:
+    """Tell chasquid what those owe who were killed before they could. Returns what it was told."""
+    debt = debts.read(paths)
+    if not debt or not debt.is_abandoned():
+        return Effect.NONE
+    return Effect.NONE if serve(paths, ids, debt.effect) else debt.effect
+
+
+def _owed(paths: Paths, ids: Ids) -> Debt | None:
+    # Without the lock somebody may be half way through a change. It is worth a short wait alone:
+    # what is not struck out is paid twice.
+    with suppress(UserError), apply.edit_lock(paths, ids, _SHORT):
+        return debts.read(paths)
+    return None
+
+
+def _settle(paths: Paths, ids: Ids, debt: Debt | None, served: Effect) -> None:
+    with suppress(UserError), apply.edit_lock(paths, ids, _SHORT):
+        debts.settle(paths, debt, served)
 
 
 def refresh_exchangers(

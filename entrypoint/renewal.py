@@ -412,7 +412,7 @@ class Renewer:
         with apply.edit_lock(self.paths, self.ids):
             apply.install_pair(self.paths.certs / name, new.chain, new.key, self.ids)
             _, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
-        note = reconcile.serve(self.paths, outcome.effect)
+        note = reconcile.serve(self.paths, self.ids, outcome.effect)
         if note:
             self.log(note)
         self.reloads.want(name)

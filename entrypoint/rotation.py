@@ -19,7 +19,6 @@ from entrypoint.dns.required import KEEP_RETIRED, dkim_record
 from entrypoint.dns.verify import Status, Verdict, judge
 from entrypoint.names import Domain
 from entrypoint.paths import Paths
-from entrypoint.plan import Effect
 from entrypoint.rights import Ids
 from entrypoint.settings import Settings
 from entrypoint.state import DomainState, State, retired_name
@@ -80,7 +79,7 @@ def _activate(
 ) -> list[str]:
     """New keys sign, old ones stop. Killed in between, both sign until this runs again.
 
-    What is pending goes last, so that until chasquid has the new keys this does run again. Returns
+    What is pending goes last, so that until all else is done this does run again. Returns
     the selectors of the keys that changed hands: those that were `seen` and are still pending.
     """
     with apply.edit_lock(paths, ids):
@@ -100,9 +99,9 @@ def _activate(
             # The copy first: without the file it would be taken for a key that was lost.
             apply.remove(paths.good / domain / key.file_name)
             apply.remove(paths.domain(domain) / key.file_name)
-        reconcile.reconcile(settings, paths, ids)
-    # Always: whoever was killed before this had the files changed, but not chasquid.
-    reconcile.serve(paths, Effect.RESTART)
+        _, outcome = reconcile.reconcile(settings, paths, ids)
+    reconcile.serve(paths, ids, outcome.effect)
+    reconcile.pay(paths, ids)  # if whoever did all of this before was killed right here
     with apply.edit_lock(paths, ids):
         for key in new:
             apply.remove(paths.pending(domain) / key.file_name)

@@ -75,6 +75,9 @@ class State:
     issues: Mapping[Domain, Issue] = field(default_factory=dict)
     # Mail exchangers of domains that receive elsewhere; a missing domain was never looked up.
     exchangers: Mapping[Domain, tuple[Domain, ...]] = field(default_factory=dict)
+    # Every selector that a key ever had, also of keys that are no more: whoever has looked a name
+    # up in DNS may remember the old key.
+    selectors: Mapping[Domain, frozenset[str]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
     def domain(self, domain: Domain) -> DomainState:
@@ -102,6 +105,7 @@ def load(paths: Paths) -> State:
         self_signed=_self_signed(paths),
         issues=_issues(paths),
         exchangers=_exchangers(paths),
+        selectors=_selectors(paths, domains),
         findings=tuple(findings),
     )
 
@@ -345,6 +349,19 @@ def _exchangers(paths: Paths) -> dict[Domain, tuple[Domain, ...]]:
         }
     except (OSError, ValueError, AttributeError, TypeError):
         return {}  # a cache: looked up again
+
+
+def _selectors(paths: Paths, domains: Mapping[Domain, DomainState]) -> dict[Domain, frozenset[str]]:
+    """Those of the keys that are there, and those that are remembered."""
+    found = {domain: have.selectors for domain, have in domains.items()}
+    try:
+        for name, selectors in json.loads(paths.selectors.read_text()).items():
+            domain = Domain.parse(name)
+            known = frozenset(Selector.parse(selector) for selector in selectors)
+            found[domain] = found.get(domain, frozenset()) | known
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass  # damaged, or not there yet: what is left of it is written anew
+    return found
 
 
 def unserved(state: State, served: tuple[Domain, ...]) -> tuple[Finding, ...]:

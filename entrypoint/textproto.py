@@ -1,6 +1,7 @@
 """chasquid's files are text-format protocol buffers: their messages, and text to and from them.
 
-The messages are those of chasquid 1.19 (internal/{userdb/userdb,queue/queue}.proto). Google's own
+The messages are those of chasquid 1.19 (internal/{userdb/userdb,queue/queue,domaininfo/
+domaininfo}.proto). Google's own
 library reads them, with the same grammar that chasquid's reader has; what tambo gives chasquid is
 always written anew from what was read, so the two cannot disagree.
 """
@@ -98,10 +99,26 @@ def _queue() -> type[Message]:
     return _class(file, "queue.Message")
 
 
+def _domaininfo() -> type[Message]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="domaininfo.proto", package="domaininfo", syntax="proto3"
+    )
+    level = file.enum_type.add(name="SecLevel")
+    for number, value in enumerate(("PLAIN", "TLS_CLIENT", "TLS_INSECURE", "TLS_SECURE")):
+        level.value.add(name=value, number=number)
+    _add(
+        file.message_type, "Domain",
+        [("name", 1, _STRING, ""), ("incoming_sec_level", 2, _ENUM, ".domaininfo.SecLevel"),
+         ("outgoing_sec_level", 3, _ENUM, ".domaininfo.SecLevel")],
+    )  # fmt: skip
+    return _class(file, "domaininfo.Domain")
+
+
 # `users` is a map in the .proto; a repeated key and value is the same text, and keeps duplicates
 # visible, which a map would hide.
 UserDatabase = _userdb()
 QueueMessage = _queue()
+DomainInfo = _domaininfo()
 
 
 def parse(text: str, kind: type[Message]) -> Any:

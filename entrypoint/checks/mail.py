@@ -27,6 +27,7 @@ _ALSO = {
 }
 _WHY_DEFERRED = "Receivers defer whom they do not know yet, or do not trust; it delays mail."
 _WHY_PROVIDER = "Most mailboxes are with a few providers; each judges senders by itself."
+_LIST = "docker exec mail list-queue --to"
 _WHY_DEPTH = "When MAX_QUEUE messages wait, every further one is refused (451)."
 _WHY_WAITING = "After GIVE_UP_AFTER it is returned to its sender as undeliverable."
 
@@ -157,14 +158,24 @@ def _depth(context: CheckContext, summary: Summary) -> Iterator[Finding]:
 
 def _destinations(context: CheckContext, summary: Summary) -> Iterator[Finding]:
     now = context.now.timestamp()
-    for item in summary.destinations[:_SHOWN]:
+    for number, item in enumerate(summary.destinations):
+        if number >= _SHOWN and not item.advice:
+            continue
         waits = now - item.oldest
-        level = Level.WARN if waits > _PATIENCE else Level.INFO
+        level = Level.WARN if waits > _PATIENCE or item.advice else Level.INFO
         yield Finding(
             "queue-waiting", level, f"{_number(item)} for {item.domain} for {age(waits)}.",
-            "read the receiver's answer; it is tried again by itself:\ndocker logs --tail 100 mail",
-            item.domain, item.answer or "no answer yet", _WHY_WAITING,
+            _fix(item), item.domain, item.answer or "no answer yet", _WHY_WAITING,
         )  # fmt: skip
+
+
+def _fix(item: Destination) -> str:
+    if item.advice:
+        return (
+            f"{item.domain} had better TLS before, and chasquid insists on it; if you know why it "
+            f"has not now:\n{item.advice}"
+        )
+    return f"read the receivers' answers; it is tried again by itself:\n{_LIST} {item.domain}"
 
 
 def _number(item: Destination) -> str:

@@ -17,6 +17,7 @@ from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
 from entrypoint.findings import Finding, Level
 from entrypoint.paths import Paths
+from entrypoint.plan import Effect
 from entrypoint.renewal import Renewer
 from entrypoint.rights import Ids, Owner
 from entrypoint.settings import Settings
@@ -111,6 +112,7 @@ class Keeper:
             self._next_exchangers = time.monotonic() + _EXCHANGERS
             self._news = reconcile.refresh_exchangers(self.settings, self.paths, self.ids)
             self._seen = ()
+        self._pay()
         seen = signature(self.paths)
         if seen == self._seen and time.monotonic() < self._next_findings:
             return
@@ -121,8 +123,17 @@ class Keeper:
             current, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
         for path in outcome.changed:
             output.log("keeper", f"changed {path}")
-        reconcile.serve(self.paths, outcome.effect)
+        reconcile.serve(self.paths, self.ids, outcome.effect)
         self._say(current)
+
+    def _pay(self) -> None:
+        paid = reconcile.pay(self.paths, self.ids)
+        if paid is not Effect.NONE:
+            output.log(
+                "keeper",
+                "somebody who changed chasquid's files did not tell it; now it was told to "
+                + ("start again" if paid is Effect.RESTART else "read them"),
+            )
 
     def _say(self, current: State) -> None:
         """Log each finding when it appears and when it goes; tell the health check."""

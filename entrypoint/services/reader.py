@@ -1,6 +1,8 @@
 """Looks at what chasquid's user alone may read, and says in numbers what is there.
 
     reader queue
+    reader look                         at messages of the queue: standard input says at which
+    reader remembered DOMAIN            of the TLS that a domain had
     reader reports ADDRESS… DOMAIN…     of the last week, sent to these, about these
     reader events QUERY                 of the store: see entrypoint/events.py
 
@@ -18,15 +20,17 @@ import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from entrypoint import events, eventstore, queue, reports
+from entrypoint import domaininfo, events, eventstore, queue, reports
 from entrypoint.paths import Paths
 from entrypoint.services.mda import folder_name
 
 _SECONDS = 5.0  # for the look itself
+# For one that somebody waits for, perhaps while chasquid tries ten thousand messages at once.
+_LONG = 15.0  # seconds
 _MEMORY = 512 << 20  # bytes of address space
 _WEEK = 7 * 86400.0
 _MAX_MESSAGES = 2000
@@ -34,13 +38,18 @@ _MAX_MESSAGES = 2000
 
 def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+    resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     paths = Paths()
     what, *words = sys.argv[1:]
     found: dict[str, Any]
     if what == "queue":
-        found = queue.summarise(paths.queue / "queue", _SECONDS).to_json()
+        found = queue.summarise(paths.waiting, _SECONDS).to_json()
+    elif what == "look":
+        found = look(paths.waiting, json.load(sys.stdin), _LONG).to_json()
+    elif what == "remembered":
+        files = domaininfo.find(paths.domaininfo, words[0])
+        found = {"files": [asdict(item) for item in files]}
     elif what == "events":
         found = stored_events(paths.events, words)
     else:
@@ -56,6 +65,12 @@ def stored_events(folder: Path, words: Sequence[str]) -> dict[str, Any]:
         return {"error": f"not a question: {error!r}"}
     except sqlite3.Error as error:
         return {"error": f"the store of events: {error}"}
+
+
+def look(folder: Path, asked: dict[str, Any], seconds: float) -> queue.Listing:
+    """`asked`: ids, to, sender as in queue.Selection, and limit. Raises KeyError or TypeError."""
+    selection = queue.Selection(tuple(asked["ids"]), asked["to"], asked["sender"])
+    return queue.look(folder, selection, asked["limit"], seconds)
 
 
 def kept_reports(mail: Path, words: Sequence[str], now: float, seconds: float) -> reports.Summary:

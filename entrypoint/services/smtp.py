@@ -26,6 +26,7 @@ from entrypoint.maillog import Event, Reader, clean, iso
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids, Owner
 from entrypoint.services.outbox import Outbox
+from entrypoint.services.removal import Removal
 from entrypoint.settings import Settings
 
 # chasquid's names for its sockets (chasquid.go, systemd.Listeners).
@@ -38,6 +39,8 @@ _STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
 _READY_WAIT = 15.0  # seconds for chasquid to load and listen
 _RELOAD_WAIT = 5.0  # seconds for chasquid to read users and aliases
 _READ_WAIT = 8.0  # seconds for a look at the queue, at reports or at events
+_LOOK_WAIT = 30.0  # seconds for one at its messages
+_MAX_REQUEST = 64 << 20  # bytes of a line at the door: 100,000 messages to drop
 _NO_LIMIT = 1 << 60  # bytes: version 1 of cgroups says a very large number
 _MAX_EVENT = 1 << 20  # bytes; the kernel takes no more of one than half of that
 _LAST_EVENTS = 1.0  # seconds at the end for the recorder to store what it has not yet
@@ -53,6 +56,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
         environ=environment(addresses.find(settings).has_ipv6, _memory_limit()),
         sockets=sockets,
         outbox=Outbox(paths.recorder_socket, settings.events_keep_days),
+        data=paths.queue,
     )
     asyncio.run(holder.run(door))
     return 0
@@ -126,14 +130,24 @@ def _door(path: Path, ids: Ids) -> socket.socket:
     return door
 
 
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class Holder:
-    """Keeps one chasquid running on `sockets`. Single-threaded: see process.spawn_with_sockets."""
+    """Keeps one chasquid running on `sockets`. Single-threaded: see process.spawn_with_sockets.
+
+    `data` is chasquid's folder on the volume.
+    """
 
     argv: Sequence[str]
     environ: Mapping[str, str]
     sockets: Sequence[tuple[str, socket.socket]]
     outbox: Outbox
+    data: Path
     log: Callable[[str, str], None] = output.log
 
     _reader: Reader = field(default_factory=Reader)
@@ -151,6 +165,7 @@ class Holder:
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _respawn: asyncio.Event = field(default_factory=asyncio.Event)
+    _may_start: asyncio.Event = field(default_factory=_set_event)
 
     @property
     def ready(self) -> bool:
@@ -162,7 +177,7 @@ class Holder:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        server = await asyncio.start_unix_server(self._answer, sock=door)
+        server = await asyncio.start_unix_server(self._answer, sock=door, limit=_MAX_REQUEST)
         tasks = (asyncio.create_task(self._keep()), asyncio.create_task(self.outbox.run()))
         await stop.wait()
         self._stopping = True
@@ -180,6 +195,7 @@ class Holder:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._respawn.wait(), delay)
             self._respawn.clear()
+            await self._may_start.wait()
             if self._stopping:
                 return
             self._start()
@@ -298,15 +314,60 @@ class Holder:
                 os.kill(self._pid, signal.SIGKILL)
             await self._ended.wait()
 
+    async def _renew(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """Another chasquid, and `meanwhile` done while there was none. Caller has the turn.
+
+        Whether the new one is ready. What `meanwhile` raises, this does, but chasquid is started.
+        """
+        starts = self._starts
+        self._respawn.set()  # if it is waiting to be started again, it need not wait longer
+        self._may_start.clear()
+        try:
+            await self._end()
+            meanwhile()
+        finally:
+            self._may_start.set()
+        return await self._until(lambda: self._starts > starts and self.ready, _READY_WAIT)
+
     async def restart(self) -> dict[str, Any]:
         """A new chasquid on the same sockets: reads certificates, keys, domains, everything."""
         async with self._turn:
-            starts = self._starts
-            self._respawn.set()  # if it is waiting to be started again, it need not wait longer
-            await self._end()
-            done = await self._until(lambda: self._starts > starts and self.ready, _READY_WAIT)
+            done = await self._renew()
             self.log("smtp", "chasquid restarted" if done else "error: chasquid does not start")
             return {"done": done, **self.status()}
+
+    async def remove(self, text: str) -> dict[str, Any]:
+        """Files of chasquid's go while it is down: see removal.py. Says which have gone.
+
+        Whoever asked may be gone when it is done, and this process may be killed at any moment: a
+        file is there or not, and the chasquid that comes next takes what is there.
+        """
+        try:
+            removal = Removal.parse(text, self.data)
+        except ValueError as error:
+            return {"error": str(error)}
+        gone: list[str] = []
+        problem = ""
+
+        def carry_out() -> None:
+            nonlocal problem
+            try:
+                gone.extend(removal.carry_out())
+            except OSError as error:
+                problem = f"{error.filename}: {error.strerror}"
+            if gone:
+                self.log(removal.source, "\n".join(removal.files[name] for name in gone))
+
+        async with self._turn:
+            try:
+                if removal.is_void():
+                    return {"removed": [], "done": True, **self.status()}
+            except OSError as error:
+                return {"error": f"{error.filename}: {error.strerror}"}
+            done = await self._renew(carry_out)
+            self.log("smtp", "chasquid restarted" if done else "error: chasquid does not start")
+            answer = {"removed": gone, "done": done, **self.status()}
+            return {**answer, "error": problem} if problem else answer
 
     async def reload(self) -> dict[str, Any]:
         """Users and aliases are read again when this returns.
@@ -342,29 +403,35 @@ class Holder:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = (await asyncio.wait_for(reader.readline(), 5.0)).decode()
-            command, *words = line.split() or [""]
+            command, _, content = line.strip().partition(" ")
             if command == "restart":
                 answer = await self.restart()
             elif command == "reload":
                 answer = await self.reload()
             elif command == "status":
                 answer = self.status()
-            elif command in ("queue", "reports", "events"):
-                answer = await _read_mail(command, *words)
+            elif command in ("queue", "reports", "remembered", "events"):
+                answer = await _read_mail(command, *content.split())
+            elif command == "look":
+                answer = await _read_mail(command, asked=content, timeout=_LOOK_WAIT)
+            elif command == "remove":
+                answer = await self.remove(content)
             else:
                 answer = {"error": "unknown command"}
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
-        except (TimeoutError, OSError, ValueError):
-            pass  # whoever asked has gone
+        except (TimeoutError, OSError, ValueError, asyncio.CancelledError):
+            pass  # whoever asked has gone, or this process ends
         finally:
             writer.close()
 
 
-async def _read_mail(*words: str) -> dict[str, Any]:
+async def _read_mail(*words: str, asked: str = "", timeout: float = _READ_WAIT) -> dict[str, Any]:
     """What chasquid's user alone may read; by a process of its own, as it is anybody's mail."""
     argv = (sys.executable, "-I", "-m", "entrypoint.services.reader", *words)
-    status, output = await process.output_of(argv, {"LANG": "C.UTF-8"}, timeout=_READ_WAIT)
+    status, output = await process.output_of(
+        argv, {"LANG": "C.UTF-8"}, timeout=timeout, input=asked.encode()
+    )
     if status != 0:
         why = "not in time" if status == 124 else f"its reader ended with status {status}"
         return {"error": why}

@@ -183,3 +183,53 @@ class Liar(Peer):
         zone = f"@ MX 10 mx.{domain}.\nmx A {self.ipv4}\nmx AAAA {self.ipv6}\n"
         self.world.load_zone(domain, zone)
         wait_until(lambda: smtp.greeting(self.ipv4).startswith("220 "), "it greets")
+
+
+class Mailbox(Peer):
+    """A receiver that takes any mail, or defers all of it, with TLS or without: mailbox.sh.
+
+    It is the MX of `domain` until it is removed.
+    """
+
+    def __init__(self, where: Neighbourhood, domain: str, host: int, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "mailbox.sh").write_text((HERE / "mailbox.sh").read_text())
+        self.domain = domain
+        command = ("bash", "/peer/mailbox.sh", f"mx.{domain}")
+        super().__init__(where, domain.partition(".")[0], host, command, folder=folder)
+        zone = f"@ MX 10 mx.{domain}.\nmx A {self.ipv4}\nmx AAAA {self.ipv6}\n"
+        self.world.load_zone(domain, zone)
+        wait_until(lambda: smtp.greeting(self.ipv4).startswith("220 "), "it greets")
+
+    def defer(self, text: str) -> None:
+        """Answer every recipient with a 450 and this text."""
+        self._set(f"smtpd_recipient_restrictions=check_client_access static:{{450 {text}}}")
+        wait_until(lambda: self._answers()[0] == 450, "it defers")
+
+    def accept(self) -> None:
+        self._set("smtpd_recipient_restrictions=permit")
+        wait_until(lambda: self._answers()[0] == 250, "it accepts")
+
+    def offer_tls(self, yes: bool) -> None:
+        self._set(f"smtpd_tls_security_level={'may' if yes else 'none'}")
+        wait_until(lambda: self._answers()[1] is yes, "it offers what it should")
+
+    def _set(self, setting: str) -> None:
+        for command in (("postconf", "-e", setting), ("postfix", "reload")):
+            checked(self.container.exec(*command))
+
+    def _answers(self) -> tuple[int, bool]:
+        """To a recipient, and whether it offers STARTTLS."""
+        with smtp.mail_server(self.ipv4) as session:
+            session.mail("probe@outside.example")
+            return session.rcpt(f"probe@{self.domain}")[0], session.has_extn("starttls")
+
+    def subjects(self) -> list[str]:
+        """Of all that has arrived."""
+        command = ("bash", "-c", "grep -hm1 ^Subject: /var/mail/box/new/* || true")
+        lines = checked(self.container.exec(*command)).stdout.splitlines()
+        return [line.removeprefix("Subject: ") for line in lines]
+
+    def remove(self) -> None:
+        super().remove()
+        self.world.load_zone(self.domain, "")

@@ -82,7 +82,7 @@ def test_a_change_sees_the_state_under_the_lock(context: Context) -> None:
 
 def test_an_error_reconciles_nothing(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "reconcile", lambda *_: pytest.fail("reconciled"))
-    monkeypatch.setattr(reconcile, "serve", lambda _, effect: pytest.fail(f"served {effect}"))
+    monkeypatch.setattr(reconcile, "serve", lambda _, __, effect: pytest.fail(f"served {effect}"))
     with pytest.raises(KeyError), context.change():
         raise KeyError
     with apply.edit_lock(context.paths, context.ids, wait=0):
@@ -92,7 +92,9 @@ def test_an_error_reconciles_nothing(context: Context, monkeypatch: pytest.Monke
 def test_who_cannot_be_told_is_spoken_of(
     context: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(reconcile, "serve", lambda _paths, effect: f"later: {Effect(effect).name}")
+    monkeypatch.setattr(
+        reconcile, "serve", lambda _paths, _ids, effect: f"later: {Effect(effect).name}"
+    )
     with context.change():
         put_domain(context.paths, EXAMPLE_COM, users=USERS)
     out, err = capsys.readouterr()

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from entrypoint import apply, certs, dkim, reconcile
+from entrypoint import apply, certs, debts, dkim, reconcile
 from entrypoint.names import Selector
 from entrypoint.paths import Paths
 from entrypoint.plan import Effect
 from entrypoint.rights import Ids
 from entrypoint.settings import Settings
-from tests.unit.kit import asked, forked, put, tree
+from tests.unit.kit import Entry, asked, forked, put, tree
 
 DONE, DEAD, UNSYNCED = 0, 9, 10
 STEPS = ("open", "mkdir", "fchmod", "fchown", "chmod", "chown", "fsync", "replace", "rename",
@@ -152,20 +152,45 @@ def test_a_change(before: Path, place: Path, ids: Ids) -> None:
     new = edited(paths, old, ids)
     shutil.rmtree(before)
     shutil.copytree(place, before, symlinks=True)
-    was = tree(before)
+    (before / "run/tambo/owed").unlink()  # as after it was told
+    was = steady(before)
     # The pair covers one name too many, which is no reason for a new one: nothing here is random.
     reconcile.reconcile(new, paths, ids)
-    expected = tree(place)
+    expected = steady(place)
     assert expected != was
+    owed = set()
     for _ in deaths(lambda: reconcile.reconcile(new, paths, ids), before, place):
-        for name, item in tree(place).items():
+        debt = debts.read(paths)
+        owed.add(debt.effect if debt else Effect.NONE)
+        if rendered(steady(place)) != rendered(was):
+            assert debt, "it was noted before anything changed"
+            assert debt.is_abandoned()
+        for name, item in steady(place).items():
             if not name.endswith(".new") and item.kind == "file":
                 old_or_new = [found[name].content for found in (was, expected) if name in found]
                 assert item.content in old_or_new, name
         reconcile.reconcile(new, paths, ids)
-        assert tree(place) == expected
+        assert steady(place) == expected
+        debt = debts.read(paths)
+        assert debt
+        assert debt.effect is Effect.RESTART, "whoever was killed, and whatever was left to do"
         _, outcome = reconcile.reconcile(new, paths, ids)
         assert outcome == apply.Outcome((), Effect.NONE)
+    assert owed == {Effect.NONE, Effect.RESTART}
+
+
+def steady(root: Path) -> dict[str, Entry]:
+    """All but what differs each time."""
+    return {name: item for name, item in tree(root).items() if "owed" not in name}
+
+
+def rendered(found: dict[str, Entry]) -> dict[str, bytes]:
+    """What chasquid reads; owners and modes are put right after the fact."""
+    return {
+        name: item.content
+        for name, item in found.items()
+        if name.startswith("run/tambo/chasquid/") and not name.endswith(".new")
+    }
 
 
 def test_one_write_is_whole_or_was_not(before: Path, place: Path, ids: Ids) -> None:

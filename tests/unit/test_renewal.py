@@ -402,7 +402,7 @@ class Machine:
         self.asked_for_window += 1
         return self.window
 
-    def _serve(self, _paths: Paths, effect: Effect) -> str:
+    def _serve(self, _paths: Paths, _ids: Ids, effect: Effect) -> str:
         self.effects.append(effect)
         return ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint import apply, control, plan, reconcile, rotation, state
+from entrypoint import apply, control, debts, plan, reconcile, rotation, state
 from entrypoint.addresses import Addresses
 from entrypoint.dkim import Algorithm
 from entrypoint.dns.lookup import Absent, Answer, Answers, Ask, Found, Unknown
@@ -20,10 +22,11 @@ from entrypoint.dns.required import required
 from entrypoint.dns.verify import Status
 from entrypoint.names import Selector
 from entrypoint.paths import Paths
+from entrypoint.plan import Effect
 from entrypoint.rights import Ids
 from entrypoint.settings import Settings
 from entrypoint.state import DomainState, State
-from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked, key_pem, loaded_key, put
+from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked, forked, key_pem, loaded_key, put
 from tests.unit.test_crash import deaths
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -50,6 +53,7 @@ def booted(wanted: Settings, paths: Paths, ids: Ids) -> None:
     paths.state.mkdir(parents=True, exist_ok=True)
     with apply.edit_lock(paths, ids):
         reconcile.reconcile(wanted, paths, ids)
+        debts.clear(paths)
 
 
 @pytest.fixture
@@ -166,6 +170,10 @@ BOTH = {"DKIM_KEYS": "rsa2048,ed25519"}
         (BOTH, ("t20260301r", "t20260301e"), ["t202603012r", "t202603012e"]),
         ({**BOTH, "DKIM_SELECTOR": "mail"}, ("mailr", "maile"), ["mail2r", "mail2e"]),
         ({"DKIM_SELECTOR": "mail"}, ("mailr", "mail2r"), ["mail3r"]),
+        # The highest is followed, whatever is free below.
+        ({"DKIM_SELECTOR": "mail"}, ("mail7r",), ["mail8r"]),
+        ({"DKIM_SELECTOR": "mail"}, ("mail2r", "mail99r", "mailr"), ["mail100r"]),
+        ({"DKIM_SELECTOR": "mail"}, ("mail12345678r", "mailxr", "xmail9r", "mail9e"), ["mailr"]),
         ({"DKIM_SELECTOR": "mail"}, ("other",), ["mailr"]),
     ],
 )
@@ -195,7 +203,42 @@ def test_selectors_of_every_key_on_the_volume_are_taken(paths: Paths) -> None:
     [made] = plan.next_keys(
         asked(**ONE), state.load(paths), paths, EXAMPLE_COM, date(2026, 3, 1)
     )  # fmt: skip
-    assert made.selector == "k3e"
+    assert made.selector == "k5e"
+
+
+def test_the_selector_of_a_forgotten_key_is_not_used_again(
+    server: Settings, paths: Paths, ids: Ids
+) -> None:
+    """With DKIM_SELECTOR every key has the same prefix; DNS may still show the old record."""
+    seen = ["ke"]
+    now = NOW
+    for _ in range(4):
+        [key] = rotation.begin(server, paths, ids, EXAMPLE_COM)
+        rotation.advance(server, paths, ids, published(paths, server), quiet, now)
+        now += timedelta(days=30)
+        rotation.advance(server, paths, ids, nobody, quiet, now)
+        assert selectors(paths) == ([key.selector], [], []), "the old one is history"
+        assert key.selector not in seen
+        seen.append(key.selector)
+    assert seen == ["ke", "k2e", "k3e", "k4e", "k5e"]
+
+
+def test_nor_of_one_that_its_owner_gave_up(server: Settings, paths: Paths, ids: Ids) -> None:
+    for expected in ("k2e", "k3e"):
+        for place in (paths.domain(EXAMPLE_COM), paths.good / EXAMPLE_COM):
+            for path in place.glob("dkim:*.pem"):
+                path.unlink()
+        booted(server, paths, ids)
+        assert selectors(paths) == ([expected], [], [])
+
+
+@pytest.mark.parametrize("content", ["", "x", "[]", '{"example.com": 3}', '{"../x": ["a"]}'])
+def test_a_damaged_memory_of_selectors_is_written_anew(
+    server: Settings, paths: Paths, ids: Ids, content: str
+) -> None:
+    put(paths.selectors, content)
+    booted(server, paths, ids)
+    assert json.loads(paths.selectors.read_text()) == {"example.com": ["ke"]}
 
 
 # What DNS shows
@@ -526,16 +569,14 @@ def test_killed_before_chasquid_was_told_it_is_told_by_the_next(
 ) -> None:
     """Else it would sign with the old key until its next restart, perhaps for weeks."""
 
-    def die(*_: object) -> None:
-        raise KilledError
-
     right = published(paths, server)
     with monkeypatch.context() as patch:
-        patch.setattr(control, "request", die)
-        with pytest.raises(KilledError):
-            rotation.advance(server, paths, ids, right, quiet, NOW)
+        patch.setattr(control, "request", lambda *_: os._exit(7))
+        assert forked(lambda: rotation.advance(server, paths, ids, right, quiet, NOW)) == 7
     assert requests == []
-    booted(server, paths, ids)  # the keeper's own look: nothing is left to change on the disk
+    with apply.edit_lock(paths, ids):  # the keeper's own look: nothing is left to change
+        _, outcome = reconcile.reconcile(server, paths, ids)
+    assert outcome.effect is Effect.NONE
     rotation.advance(server, paths, ids, right, quiet, NOW)
     assert requests == ["restart"]
     check_complete(paths, begun)
@@ -562,11 +603,10 @@ def test_killed_at_the_beginning_it_has_begun_or_not(
 def test_a_damaged_pending_key_is_made_again(
     server: Settings, paths: Paths, ids: Ids, begun: dict[str, bytes]
 ) -> None:
-    """Nobody has seen it: it has never signed."""
+    """Under another name: its record may be in DNS already, and remembered by resolvers."""
     put(paths.pending(EXAMPLE_COM) / "dkim:k2e.pem", "damaged")
     [finding] = state.load(paths).findings
     assert finding.id == "broken-dkim"
     [key] = rotation.begin(server, paths, ids, EXAMPLE_COM)
-    assert key.selector == Selector("k2e")
+    assert key.selector == Selector("k3e")
     assert key.pem != begun["k2e"]
-    assert not state.load(paths).findings

@@ -46,6 +46,28 @@ def test_messages_that_wait_for_long(scene: Scene) -> None:
     assert found.seen == "no answer yet"
 
 
+def test_what_waits_for_better_tls_has_a_verb_of_its_own(scene: Scene) -> None:
+    waiting(scene, 3, answer="last error: security level check failed: connection is PLAIN")
+    found = scene.only(mail.check)
+    assert (found.id, found.level) == ("queue-waiting", Level.WARN)
+    assert found.fix.endswith("\ndocker exec mail forget-domain big.example")
+    waiting(scene, 3)
+    [_, found] = scene.found(mail.check)
+    assert found.fix.endswith("\ndocker exec mail list-queue --to big.example")
+
+
+def test_the_largest_are_shown_and_those_with_a_verb(scene: Scene) -> None:
+    waiting(scene, 3)
+    [first] = scene.box.holder["queue"]["destinations"]
+    answers = {8: "security level check failed: connection is PLAIN"}
+    scene.box.holder["queue"]["destinations"] = [
+        {**first, "domain": f"big{number}.example", "answer": answers.get(number, "451")}
+        for number in range(10)
+    ]
+    found = [item.subject for item in scene.found(mail.check) if item.id == "queue-waiting"]
+    assert found == [f"big{number}.example" for number in (0, 1, 2, 3, 4, 8)]
+
+
 @pytest.mark.parametrize(
     ("depth", "expected"),
     [(9, []), (10, [("queue-long", Level.WARN)]), (19, [("queue-long", Level.WARN)]),

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from entrypoint import apply, control, state, userdb
-from entrypoint.control import UnreachableError
+from entrypoint.control import AbsentError
 from entrypoint.paths import Paths
 from entrypoint.userdb import Denied, Plain, Scrypt
 from tests.unit.commands.conftest import SETTINGS, Server
@@ -369,7 +369,7 @@ def test_twenty_at_once_are_twenty_users(server: Server, tmp_path: Path) -> None
 
 def test_a_server_that_is_down_is_no_failure(server: Server) -> None:
     def fail(*_: object) -> None:
-        raise UnreachableError
+        raise AbsentError
 
     server.patch.setattr(control, "request", fail)
     done = server.run("add-user", "i@example.com")

@@ -35,7 +35,8 @@ def main() -> None:
     door = smtp._door(place / "door", Ids.current())
     argv = (sys.executable, "-I", "-S", str(FAKE), str(place))
     environ = smtp.environment(has_ipv6=False, memory_limit=1000)
-    holder = smtp.Holder(argv, environ, sockets, Outbox(place / "recorder", keep_days=30))
+    outbox = Outbox(place / "recorder", keep_days=30)
+    holder = smtp.Holder(argv, environ, sockets, outbox, place)
     asyncio.run(holder.run(door))
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoint import apply, control, output, reconcile, rights
+from entrypoint import apply, control, debts, output, reconcile, rights
 from entrypoint.dns.lookup import Absent, Found, Unknown
 from entrypoint.errors import UserError
 from entrypoint.names import Domain
@@ -20,7 +20,7 @@ from entrypoint.paths import Paths
 from entrypoint.rights import Ids
 from entrypoint.services import keeper
 from entrypoint.services.keeper import Keeper
-from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked, put, put_domain
+from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked, forked, put, put_domain
 
 PLAIN = {"DKIM_KEYS": "ed25519", "DKIM_SELECTOR": "t1"}
 USERS = 'users { key: "i" value { denied {} } }\n'
@@ -43,6 +43,7 @@ class Watch:
         paths.state.mkdir(parents=True)
         with apply.edit_lock(paths, ids):
             reconcile.reconcile(wanted, paths, ids)
+            debts.clear(paths)  # as the boot does
         self.keeper = Keeper(wanted, paths, ids)
 
     def _request(self, _path: Path, command: str) -> dict[str, bool]:
@@ -77,6 +78,26 @@ def test_a_round_without_news_is_cheap(watch: Watch, monkeypatch: pytest.MonkeyP
     watch.look()
     monkeypatch.setattr(reconcile, "reconcile", lambda *_: pytest.fail("it reads everything"))
     watch.look()
+
+
+def test_what_a_killed_verb_did_not_tell_is_told(watch: Watch, ids: Ids) -> None:
+    """The files are as they should be: there is nothing to see but what it left."""
+    watch.look()
+    put_domain(watch.paths, EXAMPLE_COM, users=USERS)
+
+    def verb() -> None:
+        with apply.edit_lock(watch.paths, ids):
+            reconcile.reconcile(watch.keeper.settings, watch.paths, ids)
+        os._exit(0)
+
+    assert forked(verb) == 0
+    said = watch.look()
+    assert watch.told == ["reload"]
+    assert said == [
+        "somebody who changed chasquid's files did not tell it; now it was told to read them"
+    ]
+    assert watch.look() == []
+    assert watch.told == ["reload"]
 
 
 def test_an_edit_by_hand_is_served(watch: Watch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,8 @@ def ask(line: bytes) -> Any:
         stream, writer = asyncio.StreamReader(), Writer()
         stream.feed_data(line)
         stream.feed_eof()
-        holder = Holder((), {}, (), Outbox(Path("/nonexistent"), 30))
+        outbox = Outbox(Path("/nonexistent"), 30)
+        holder = Holder((), {}, (), outbox, Path("/nowhere"))
         await holder._answer(stream, writer)  # type: ignore[arg-type]
         return writer.said
 
@@ -51,11 +53,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     calls: list[Sequence[str]] = []
 
     async def output_of(
-        argv: Sequence[str], environ: Mapping[str, str], *, timeout: float
+        argv: Sequence[str], environ: Mapping[str, str], *, timeout: float, input: bytes
     ) -> tuple[int, bytes]:
         assert set(environ) == {"LANG"}, "nothing of the container's own"
-        assert timeout <= 9
-        calls.append(argv)
+        assert timeout <= 30
+        calls.append([*argv, input.decode()] if input else argv)
         return (124, b"") if "slow" in argv else (9, b"") if "odd" in argv else (0, b'{"depth": 3}')
 
     monkeypatch.setattr(process, "output_of", output_of)
@@ -67,6 +69,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     [
         (b"queue\n", ["queue"]),
         (b"events %7B%7D\n", ["events", "%7B%7D"]),
+        (b"remembered example.com\n", ["remembered", "example.com"]),
+        (b'look {"to": "a b"}\n', ["look", '{"to": "a b"}']),
         (b"reports rua@example.com example.com\n", ["reports", "rua@example.com", "example.com"]),
     ],
 )
@@ -74,7 +78,9 @@ def test_a_look_is_a_process_of_its_own(
     started: list[Sequence[str]], line: bytes, words: list[str]
 ) -> None:
     assert ask(line) == {"depth": 3}
-    assert started == [(sys.executable, "-I", "-m", "entrypoint.services.reader", *words)]
+    assert [list(argv) for argv in started] == [
+        [sys.executable, "-I", "-m", "entrypoint.services.reader", *words]
+    ]
 
 
 def test_a_look_that_fails_says_so(started: list[Sequence[str]]) -> None:
@@ -91,14 +97,17 @@ def test_what_the_door_does_not_know(started: list[Sequence[str]]) -> None:
 
 
 def test_output_of_a_program() -> None:
-    async def run(code: str, timeout: float = 10) -> tuple[int, bytes]:
+    async def run(code: str, timeout: float = 10, input: bytes = b"") -> tuple[int, bytes]:
         return await process.output_of(
-            [sys.executable, "-I", "-c", code], {"A": "b"}, timeout=timeout
+            [sys.executable, "-I", "-c", code], {"A": "b"}, timeout=timeout, input=input
         )
 
     code = "import os, sys; print(os.environ['A'], sys.stdin.read()); sys.exit(3)"
     assert asyncio.run(run(code)) == (3, b"b \n")
     assert asyncio.run(run("import time; time.sleep(60)", 0.2)) == (124, b"")
+    code = "import sys; print(len(sys.stdin.read()))"
+    assert asyncio.run(run(code, input=b"x" * 1_000_000)) == (0, b"1000000\n")
+    assert asyncio.run(run("", input=b"x" * 1_000_000)) == (0, b""), "it may read nothing"
     assert asyncio.run(run("import os; os.kill(os.getpid(), 9)")) == (-9, b"")
 
 
@@ -114,6 +123,21 @@ def test_the_program_prints_one_object(
     monkeypatch.setattr(sys, "argv", ["reader", "queue"])
     assert reader.main() == 0
     assert queue.Summary.from_json(json.loads(capsys.readouterr().out)).depth == 1
+    asked = {"ids": ["x", "y"], "to": "", "sender": "", "limit": None}
+    monkeypatch.setattr(sys, "argv", ["reader", "look"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asked)))
+    assert reader.main() == 0
+    found = queue.Listing.from_json(json.loads(capsys.readouterr().out))
+    assert ([item.id for item in found.items], found.unknown) == (["x"], ("y",))
+    paths.domaininfo.mkdir()
+    (paths.domaininfo / "s:big.example").write_text('name: "big.example"\n')
+    monkeypatch.setattr(sys, "argv", ["reader", "remembered", "big.example"])
+    assert reader.main() == 0
+    [known] = json.loads(capsys.readouterr().out)["files"]
+    assert known == {
+        "file": "s:big.example", "domain": "big.example",
+        "incoming": "no TLS", "outgoing": "no TLS",
+    }  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["reader", "reports", "rua@example.com", "example.com"])
     assert reader.main() == 0
     assert json.loads(capsys.readouterr().out)["reports"] == 0
@@ -124,3 +148,4 @@ def test_the_program_prints_one_object(
 
 def test_the_holder_waits_longer_than_the_reader_takes() -> None:
     assert reader._SECONDS < smtp._READ_WAIT
+    assert reader._LONG < smtp._LOOK_WAIT

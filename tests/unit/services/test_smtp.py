@@ -296,6 +296,166 @@ def test_a_restart_that_fails_says_so_and_does_not_spin(start: Make) -> None:
     until(holder.is_ready)
 
 
+# Files of chasquid's that go while it is down
+
+
+def put_queue(holder: Holder, *names: str) -> Path:
+    folder = holder.place / "queue"
+    for name in names:
+        put(folder / f"m:{name}", f"the message {name}")
+    return folder
+
+
+def removal(*names: str) -> str:
+    files = {
+        f"m:{name}": f"{name} from=i@example.com to=[you@example.net] dropped" for name in names
+    }
+    return f"remove {json.dumps({'folder': 'queue', 'files': files})}"
+
+
+def test_what_is_removed_is_gone_before_the_next_chasquid_starts(start: Make) -> None:
+    holder = start()
+    folder = put_queue(holder, "a", "b", "c")
+    first = holder.pid
+    answer = holder.ask(removal("a", "c", "gone"))
+    assert (answer["removed"], answer["done"], answer["ready"]) == (["m:a", "m:c"], True, True)
+    assert answer["pid"] not in (0, first)
+    assert [path.name for path in folder.iterdir()] == ["m:b"]
+    assert holder.events("mail") == [
+        "a from=i@example.com to=[you@example.net] dropped",
+        "c from=i@example.com to=[you@example.net] dropped",
+    ]
+    assert holder.events("smtp") == ["chasquid restarted"]
+
+
+def test_nothing_is_removed_while_chasquid_lives(start: Make) -> None:
+    """It would write the file again, or deliver what it has in memory."""
+    holder = start({"_STOP_WAIT": 0.5}, deaf=True)
+    folder = put_queue(holder, "a")
+    first = holder.pid
+    asking = threading.Thread(target=holder.ask, args=[removal("a")])
+    asking.start()
+    looks = 0
+    while True:
+        is_there = (folder / "m:a").exists()
+        if not is_alive(first):
+            break
+        assert is_there
+        looks += 1
+        time.sleep(0.01)
+    holder.behave()
+    asking.join(10)
+    assert looks > 5
+    assert not (folder / "m:a").exists()
+
+
+def test_nothing_to_remove_is_no_reason_for_a_restart(start: Make) -> None:
+    holder = start()
+    put_queue(holder, "a")
+    answer = holder.ask(removal("gone"))
+    assert (answer["removed"], answer["done"]) == ([], True)
+    answer = holder.ask(removal("../starts"))
+    assert answer == {"error": "not a file of chasquid's: m:../starts"}
+    assert "error" in holder.ask("remove x")
+    assert len(holder.starts) == 1
+    assert (holder.place / "queue/m:a").exists()
+    assert (holder.place / "starts").exists()
+
+
+def test_two_who_remove_at_once(start: Make) -> None:
+    holder = start()
+    folder = put_queue(holder, "a", "b", "c")
+    answers: list[dict[str, Any]] = []
+    threads = [
+        threading.Thread(target=lambda names=names: answers.append(holder.ask(removal(*names))))
+        for names in (["a", "b"], ["b", "c"], ["a", "b"])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(name for answer in answers for name in answer["removed"]) == ["m:a", "m:b", "m:c"]
+    assert all(answer["done"] for answer in answers)
+    assert list(folder.iterdir()) == []
+    assert len(holder.starts) == 3, "the last one found nothing"
+
+
+def test_who_asked_may_go_before_it_is_done(start: Make) -> None:
+    holder = start({"_STOP_WAIT": 0.3}, deaf=True)
+    folder = put_queue(holder, "a", "b")
+    first = holder.pid
+    holder.behave()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(holder.place / "door"))
+        client.sendall(f"{removal('a')}\n".encode())
+    until(lambda: not (folder / "m:a").exists())
+    until(lambda: holder.is_ready() and holder.pid != first)
+    assert (folder / "m:b").exists()
+    assert len(holder.events("mail")) == 1
+
+
+def test_a_line_with_many_thousand_messages(start: Make) -> None:
+    holder = start()
+    names = [f"{number:011}" for number in range(20_000)]
+    folder = put_queue(holder, *names, "other")
+    answer = holder.ask(removal(*names), 60)
+    assert len(answer["removed"]) == 20_000
+    assert [path.name for path in folder.iterdir()] == ["m:other"]
+    assert len(holder.events("mail")) == 20_000
+
+
+def test_a_chasquid_that_does_not_start_after_a_removal(start: Make) -> None:
+    holder = start({"_READY_WAIT": 0.6, "_BACK_OFF": [0.0, 0.1, 0.2]})
+    put_queue(holder, "a")
+    holder.behave(die=4)
+    answer = holder.ask(removal("a"))
+    assert (answer["removed"], answer["done"]) == (["m:a"], False)
+    holder.behave()
+    until(holder.is_ready)
+
+
+def test_a_removal_while_chasquid_waits_to_be_started_again(start: Make) -> None:
+    holder = start({"_BACK_OFF": [0.0, 60.0]}, ready=False, die=3)
+    until(lambda: holder.events("smtp"))
+    put_queue(holder, "a")
+    holder.behave()
+    answer = holder.ask(removal("a"))
+    assert (answer["removed"], answer["done"]) == (["m:a"], True)
+    assert len(holder.starts) == 2
+
+
+def test_a_file_that_cannot_be_removed(start: Make) -> None:
+    holder = start()
+    (holder.place / "queue").write_text("no folder")
+    answer = holder.ask(removal("a"))
+    assert answer["error"].endswith("queue: Not a directory")
+    assert len(holder.starts) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_holder_that_ends_before_the_removal_has_removed_nothing(
+    start: Make, number: signal.Signals
+) -> None:
+    holder = start({"_STOP_WAIT": 2.0}, deaf=True)
+    folder = put_queue(holder, "a", "b")
+    pid = holder.pid
+
+    def ask() -> None:
+        with suppress(UnreachableError):
+            holder.ask(removal("a"))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(0.3)
+    holder.process.send_signal(number)
+    assert holder.process.wait(10) == (0 if number == signal.SIGTERM else -9)
+    asking.join(10)
+    until(lambda: not is_alive(pid))
+    left = {path.name for path in folder.iterdir()}
+    # Told to end, it lets chasquid end first, and what was under way with it.
+    assert left in ([{"m:a", "m:b"}] if number == signal.SIGKILL else [{"m:b"}, {"m:a", "m:b"}])
+
+
 def test_one_that_listens_on_less_than_all_is_not_ready(start: Make) -> None:
     holder = start(ready=False, mute=True)
     until(lambda: (holder.place / "read").exists())

@@ -1,0 +1,89 @@
+"""Files of chasquid's that go while it is down: messages of its queue, what it knows of a domain.
+
+chasquid holds both in memory as well. What is removed while it runs it delivers all the same, or
+writes again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from entrypoint.maillog import clean
+
+# A folder of chasquid's, how its files are called (queue.go; url.QueryEscape in protoio.go), and
+# whose words the log has of them.
+_FOLDERS = {
+    "queue": (re.compile(r"m:[A-Za-z0-9_-]{1,64}"), "mail"),
+    "domaininfo": (re.compile(r"s:[A-Za-z0-9_.%+~-]{1,253}"), "smtp"),
+}
+
+
+@dataclass(frozen=True)
+class Removal:
+    """`files` are names, each with what the log shall say once it has gone; `source` says it."""
+
+    folder: Path
+    files: Mapping[str, str]
+    source: str
+
+    @classmethod
+    def parse(cls, text: str, data: Path) -> Self:
+        """From `{"folder": …, "files": {…}}`; `data` holds the folders. Raises ValueError."""
+        asked = json.loads(text)
+        try:
+            pattern, source = _FOLDERS[asked["folder"]]
+            files = {str(name): clean(str(said)) for name, said in asked["files"].items()}
+        except (KeyError, TypeError, AttributeError):
+            msg = "no folder, or no files"
+            raise ValueError(msg) from None
+        odd = next((name for name in files if not pattern.fullmatch(name)), None)
+        if odd is not None:
+            msg = f"not a file of chasquid's: {clean(odd)[:80]}"
+            raise ValueError(msg)
+        return cls(data / asked["folder"], files, source)
+
+    def is_void(self) -> bool:
+        """Whether none of the files is there. Raises OSError."""
+        with self._open() as folder:
+            return folder is None or not any(_is_file(name, folder) for name in self.files)
+
+    def carry_out(self) -> Iterator[str]:
+        """Each file's name once it has gone, for good. Raises OSError, with the rest left there."""
+        with self._open() as folder:
+            if folder is None:
+                return
+            try:
+                for name in self.files:
+                    if _is_file(name, folder):
+                        os.unlink(name, dir_fd=folder)
+                        yield name
+            finally:
+                os.fsync(folder)
+
+    @contextmanager
+    def _open(self) -> Iterator[int | None]:
+        """The folder's descriptor: what is below it cannot be exchanged for another."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd: int | None = None
+        with suppress(FileNotFoundError):
+            fd = os.open(self.folder, flags)
+        try:
+            yield fd
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+
+def _is_file(name: str, folder: int) -> bool:
+    """Not for a link: whatever that is, chasquid did not make it."""
+    with suppress(FileNotFoundError):
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    return False
