@@ -91,7 +91,7 @@ def _deferrals(totals: Sequence[Total]) -> Iterator[Finding]:
         "deferrals-many" if high else "deferrals",
         Level.WARN if high else Level.INFO,
         f"{rate:.0%} of the attempts of the last day were deferred.",
-        "read why the receivers deferred them (events: deferred):\n"
+        "read why the receivers deferred them:\n"
         "docker exec mail list-queue" if high else "",
         seen=f"{sent} sent, {deferred} deferred, {bounced} bounced"
         + (f"; most by {worst.destination}: {worst.deferred}" if worst.deferred else ""),
