@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Callable
@@ -206,9 +207,12 @@ def _new_secret(*, prompt: bool, from_stdin: bool) -> tuple[str | None, Secret]:
 
 def _stdin_line() -> str:
     """One line, as `echo` or a file gives it; what follows it must be nothing."""
-    raw = sys.stdin.buffer.read(userdb.MAX_PASSWORD + 3)
+    most = userdb.MAX_PASSWORD + 8
+    raw = sys.stdin.buffer.read(most)
     try:
-        return raw.decode().removesuffix("\n").removesuffix("\r")
+        # Where reading stopped a character may be cut in two.
+        text = codecs.getincrementaldecoder("utf-8")().decode(raw, final=len(raw) < most)
+        return text.removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         msg = "the password is not UTF-8 text"
         raise UserError(msg, exit_code=Exit.USAGE) from None

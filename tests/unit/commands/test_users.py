@@ -20,6 +20,7 @@ from tests.unit.commands.conftest import SETTINGS, Server
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, HOST, put_domain, tree
 
 SECRET = r"[a-hjkmnp-z2-9]{7}(?:-[a-hjkmnp-z2-9]{7}){3}"
+LONG = "the password has more than 512 bytes"
 NOTE = "note: The mail server is not running; it will know this when it starts.\n"
 
 
@@ -102,7 +103,9 @@ def test_a_password_from_standard_input(server: Server, end: bytes) -> None:
         (b"\n", "the password is empty"),
         (b"short\n", "the password has 5 characters; at least 8 are needed"),
         (b"two\nlines\n", "the password holds a control character"),
-        (b"x" * 10_000, "the password has more than 512 bytes"),
+        (b"x" * 10_000, LONG),
+        *((b"x" * n + "é".encode() * 5000, LONG) for n in range(2)),
+        *((b"x" * n + "\U0001f4e7".encode() * 5000, LONG) for n in range(4)),
         (b"\xff" * 10, "the password is not UTF-8 text"),
     ],
 )
