@@ -91,7 +91,7 @@ def _line(line: str, domain: Domain) -> tuple[str, tuple[Target, ...]]:
     if "@" in name:
         msg = f"{shown(name)}: left of the colon stands the part before the @ alone"
         raise ValueError(msg)
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or not name.isprintable():
         msg = f"{shown(name)} is not a name; it is 1 to 64 characters without spaces or commas"
         raise ValueError(msg)
     if value.startswith("|"):

@@ -233,9 +233,11 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
         yield keep(paths.good / "certs" / name / certs.KEY, certificate.key)
     for domain in settings.domains:
         have, folder = state.domain(domain), paths.good / domain
-        if have.users:
-            yield keep(folder / "users", userdb.render(have.users).encode())
-        if have.aliases:
+        if have.users or "users" in have.present:
+            # An empty file of users would count as damage.
+            text = userdb.render(have.users) or "# nobody\n"
+            yield keep(folder / "users", text.encode())
+        if have.aliases or "aliases" in have.present:
             yield keep(folder / "aliases", aliases.render(have.aliases).encode())
         for key in have.keys:
             yield keep(folder / key.file_name, key.pem)

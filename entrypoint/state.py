@@ -6,8 +6,11 @@ finding says which line is wrong.
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -21,6 +24,8 @@ from entrypoint.names import Domain, Selector, shown
 from entrypoint.paths import Paths
 
 _T = TypeVar("_T")
+
+_MAX_FILE = 64 * 1024 * 1024  # bytes of a file that people edit: some 200,000 users
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,10 @@ class DomainState:
     retired: tuple[tuple[dkim.DkimKey, datetime], ...] = ()
     # acme.env: the DNS provider of this domain, where it is not the common one.
     provider: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Names of files (`users`, `aliases`) that are broken: what serves is the last good copy.
+    # Names of files (`users`, `aliases`) that are broken: what serves is the last good copy. And of
+    # those that are there and valid, if only to say that there is nobody.
     broken: frozenset[str] = frozenset()
+    present: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -115,15 +122,21 @@ def _folders(path: Path) -> list[Path]:
 def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainState:
     folder, good = paths.domain(domain), paths.good / domain
 
-    broken = set()
+    broken, present = set(), set()
 
     def read(name: str, parse: Callable[[str], Mapping[str, _T]]) -> Mapping[str, _T]:
         before = len(findings)
+        path, copy = folder / name, good / name
+        # Some editors save by removing the file first, and a removal by accident is no wish: only
+        # the verbs, which take the good copy too, make a file that was there go.
+        needed = copy.exists()
         value: Mapping[str, _T] = _edited(
-            folder / name, good / name, lambda raw: parse(_text(raw)), {}, findings
+            path, copy, lambda raw: parse(_text(raw)), {}, findings, needed=needed
         )
         if len(findings) > before:
             broken.add(name)
+        elif path.exists():
+            present.add(name)
         return value
 
     keys, selectors, damaged = [], set(), set()
@@ -165,6 +178,7 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
         selectors=frozenset(selectors),
         damaged=frozenset(damaged),
         broken=frozenset(broken),
+        present=frozenset(present),
     )
 
 
@@ -217,6 +231,9 @@ def _provider(path: Path, findings: list[Finding]) -> dict[str, str]:
 
 
 def _text(raw: bytes) -> str:
+    if raw.startswith(codecs.BOM_UTF8):
+        msg = "line 1: it begins with a byte order mark; save it as UTF-8 without one"
+        raise ValueError(msg)
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -236,13 +253,14 @@ def _edited(
 ) -> _T:
     """What `path` holds; if that is broken (or, if `needed`, gone), what `good` held, and a
     finding."""
+    gone = False
     try:
-        return parse(path.read_bytes())
+        return parse(_content(path))
     except FileNotFoundError:
         if path.is_symlink():
             reason = "is a link to nothing"
         elif needed:
-            reason = "is gone"
+            reason, gone = "is gone", True
         else:
             return empty
     except OSError as error:
@@ -251,7 +269,10 @@ def _edited(
         reason = str(error)
     try:
         fallback, serves = parse(good.read_bytes()), "the last good copy serves"
-        fix = f"mend the file, or go back: cp {_shown(good)} {_shown(path)}"
+        back = f"cp {_shown(good)} {_shown(path)}"
+        fix = f"put it back: {back}" if gone else f"mend the file, or go back: {back}"
+        if gone:
+            fix += _IF_MEANT.get(path.name, "")
     except (OSError, ValueError):
         fallback, serves = empty, "nothing of it is served, as there is no good copy"
         fix = "mend the file"
@@ -265,6 +286,31 @@ def _edited(
         )
     )
     return fallback
+
+
+# How to say that a file of people's should hold nothing.
+_IF_MEANT = {
+    "users": "; if nobody shall be left, put a file with the line # nobody there",
+    "aliases": "; if none shall be left, put an empty file there",
+}
+
+
+def _content(path: Path) -> bytes:
+    """What a file of people's holds; never waits for it. Raises OSError and ValueError."""
+    with open(path, "rb", opener=_without_waiting) as stream:  # noqa: PTH123 (has no opener)
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            msg = "is not a plain file"
+            raise ValueError(msg)
+        content = stream.read(_MAX_FILE + 1)
+    if len(content) > _MAX_FILE:
+        msg = f"is larger than {_MAX_FILE // 1024 // 1024} MB"
+        raise ValueError(msg)
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A FIFO is opened before it has a writer; for other files it makes no difference."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _shown(path: Path) -> str:

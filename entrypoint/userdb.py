@@ -79,26 +79,35 @@ Users = Mapping[str, Secret]
 def parse(text: str) -> dict[str, Secret]:
     """Users by local part. Raises ValueError for what chasquid could not, or must not, serve.
 
-    An empty file is an error: it is what a full disk or a crashed editor leaves.
+    Its text has the line and the reason. An empty file is an error: it is what a full disk or a
+    crashed editor leaves.
     """
     if not text.strip():
         msg = "the file is empty; a domain without users has no such file"
         raise ValueError(msg)
     users: dict[str, Secret] = {}
-    for entry in textproto.parse(text, textproto.UserDatabase).users:
-        name = entry.key
-        if name in users:
-            msg = f"user {shown(name)} stands twice"
-            raise ValueError(msg)
-        if not name or name != name.lower() or any(char.isspace() or char == "@" for char in name):
-            msg = f"user {shown(name)}: a name here is lower case, without spaces or @domain"
-            raise ValueError(msg)
-        # A user's name may become that of an alias, where chasquid reads these as something else.
-        if name[0] in "*#" or any(char in ":," or not char.isprintable() for char in name):
-            msg = f"user {shown(name)}: a name has no * or # first, and no colon, comma or control"
-            raise ValueError(msg)
-        users[name] = _secret(name, entry.value)
+    entries = textproto.parse(text, textproto.UserDatabase).users
+    for entry, line in zip(entries, textproto.entry_lines(text), strict=True):
+        try:
+            _check_name(entry.key)
+            if entry.key in users:
+                msg = f"user {shown(entry.key)} stands twice"
+                raise ValueError(msg)
+            users[entry.key] = _secret(entry.key, entry.value)
+        except ValueError as error:
+            msg = f"line {line}: {error}"
+            raise ValueError(msg) from None
     return users
+
+
+def _check_name(name: str) -> None:
+    if not name or name != name.lower() or any(char.isspace() or char == "@" for char in name):
+        msg = f"user {shown(name)}: a name here is lower case, without spaces or @domain"
+        raise ValueError(msg)
+    # A user's name may become that of an alias, where chasquid reads these as something else.
+    if name[0] in "*#+" or any(char in ":," or not char.isprintable() for char in name):
+        msg = f"user {shown(name)}: a name has no *, # or + first, and no colon, comma or control"
+        raise ValueError(msg)
 
 
 def _secret(name: str, value: Any) -> Secret:

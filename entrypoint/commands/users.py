@@ -180,9 +180,9 @@ def _write(context: Context, address: Login, users: userdb.Users) -> None:
     if users:
         apply.write(path, userdb.render(users).encode(), context.ids)
     else:
-        apply.remove(path)
-        # Else a broken file would let the last user in again.
+        # The copy first: without the file, it would let the last user in again.
         apply.remove(context.paths.good / address.domain / "users")
+        apply.remove(path)
 
 
 def _new_secret(*, prompt: bool, from_stdin: bool) -> tuple[str | None, Secret]:

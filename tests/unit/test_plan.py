@@ -232,6 +232,16 @@ def test_all_keys_have_a_copy_also_those_that_do_not_sign() -> None:
     assert found["/data/state/good/example.com/aliases"].content == b"a: i@example.com\n"
 
 
+def test_that_there_is_nobody_is_kept_too() -> None:
+    """Else the copy of what was there before would come back on the day of a broken edit."""
+    have = DomainState(keys=(ED25519,), present=frozenset({"users", "aliases"}))
+    found = files(plan.build(asked(), State(domains={EXAMPLE_COM: have}), PATHS))
+    copies = {name: found[f"/data/state/good/example.com/{name}"].content.decode()
+              for name in ("users", "aliases")}  # fmt: skip
+    assert copies == {"users": "# nobody\n", "aliases": ""}
+    assert userdb.parse(copies["users"]) == {}
+
+
 def test_a_domain_that_is_taken_out_of_the_settings() -> None:
     made = plan.build(asked(), FULL, PATHS)
     assert not any("example.org" in str(item.path) for item in items(made))
