@@ -34,6 +34,8 @@ class DomainState:
 
     users: userdb.Users = field(default_factory=dict)
     aliases: aliases.Aliases = field(default_factory=dict)
+    # The file of the aliases as it is written; empty if it is not what serves.
+    aliases_text: str = field(default="", repr=False)
     keys: tuple[dkim.DkimKey, ...] = ()
     # Selectors that are taken, by usable keys or not; and those of keys that cannot be used: a
     # damaged key is no reason for a new one.
@@ -80,6 +82,8 @@ class State:
     certificates: Mapping[Domain, certs.Certificate] = field(default_factory=dict)
     self_signed: certs.Certificate | None = None
     issues: Mapping[Domain, Issue] = field(default_factory=dict)
+    # When credentials were made, by login, in seconds since 1970; none of those made by hand.
+    created: Mapping[str, float] = field(default_factory=dict)
     # Mail exchangers of domains that receive elsewhere; a missing domain was never looked up.
     exchangers: Mapping[Domain, tuple[Domain, ...]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
@@ -108,6 +112,7 @@ def load(paths: Paths) -> State:
         certificates=_certificates(paths, findings),
         self_signed=_self_signed(paths),
         issues=_issues(paths),
+        created=_created(paths),
         exchangers=_exchangers(paths),
         findings=tuple(findings),
     )
@@ -167,11 +172,18 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
     retired = _keys(paths.retired(domain), findings)
     selectors |= {str(key.selector) for key, _ in (*pending, *retired)}
     users: userdb.Users = read("users", userdb.parse)
-    rules: aliases.Aliases = read("aliases", lambda text: aliases.parse(text, domain))
+    texts = []
+
+    def parse_aliases(text: str) -> aliases.Aliases:
+        texts.append(text)
+        return aliases.parse(text, domain)
+
+    rules: aliases.Aliases = read("aliases", parse_aliases)
     return DomainState(
         provider=_provider(folder / "acme.env", findings),
         users=users,
         aliases=rules,
+        aliases_text="".join(texts) if "aliases" in present else "",
         keys=tuple(keys),
         pending=tuple(key for key, _ in pending),
         retired=tuple((key, when) for key, when in retired if when),
@@ -297,7 +309,7 @@ _IF_MEANT = {
 
 def _content(path: Path) -> bytes:
     """What a file of people's holds; never waits for it. Raises OSError and ValueError."""
-    with open(path, "rb", opener=_without_waiting) as stream:  # noqa: PTH123 (has no opener)
+    with open(path, "rb", opener=_without_waiting) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             msg = "is not a plain file"
             raise ValueError(msg)
@@ -391,6 +403,14 @@ def _exchangers(paths: Paths) -> dict[Domain, tuple[Domain, ...]]:
         }
     except (OSError, ValueError, AttributeError, TypeError):
         return {}  # a cache: looked up again
+
+
+def _created(paths: Paths) -> dict[str, float]:
+    try:
+        content = json.loads(paths.created.read_text())
+        return {str(login): float(when) for login, when in content.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}  # a memory that cannot be read is none
 
 
 def unserved(state: State, served: tuple[Domain, ...]) -> tuple[Finding, ...]:

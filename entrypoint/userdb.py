@@ -76,6 +76,26 @@ Secret = Scrypt | Plain | Denied
 Users = Mapping[str, Secret]
 
 
+# Between a user and the purpose of one of several credentials: `i+newsletter`. chasquid cuts there
+# (suffix_separators): to mail such a name is the user's.
+SEPARATOR = "+"
+
+
+def owner(name: str) -> str:
+    """The user to whom a credential belongs."""
+    return name.partition(SEPARATOR)[0]
+
+
+def purpose(name: str) -> str:
+    """What a credential is for; empty for the user's own."""
+    return name.partition(SEPARATOR)[2]
+
+
+def owners(users: Users) -> tuple[str, ...]:
+    """The users, each once, also those who have nothing but credentials with a purpose."""
+    return tuple(dict.fromkeys(owner(name) for name in users))
+
+
 def parse(text: str) -> dict[str, Secret]:
     """Users by local part. Raises ValueError for what chasquid could not, or must not, serve.
 

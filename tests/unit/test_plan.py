@@ -232,6 +232,17 @@ def test_all_keys_have_a_copy_also_those_that_do_not_sign() -> None:
     assert found["/data/state/good/example.com/aliases"].content == b"a: i@example.com\n"
 
 
+def test_credentials_with_a_name_go_where_their_user_does() -> None:
+    """`i+phone` is a user to chasquid, and `you+web` one of somebody who has nothing else."""
+    users = {name: Plain(b"x") for name in ("i", "i+phone", "you+web", "rua+x")}
+    state = state_of(example_com=DomainState(users=users, keys=(ED25519,)))
+    found, rules = served(plan.build(asked(FORWARD_TO="me@example.net"), state, PATHS))
+    assert found == {*users, "you", "postmaster", "abuse", "rua", "ruf"}
+    assert rules == {name: ["me@example.net"] for name in ("*", "i", "you", "postmaster", "abuse")}
+    copy = files(plan.build(asked(), state, PATHS))["/data/state/good/example.com/users"]
+    assert set(userdb.parse(copy.content.decode())) == set(users), "the owner's alone"
+
+
 def test_that_there_is_nobody_is_kept_too() -> None:
     """Else the copy of what was there before would come back on the day of a broken edit."""
     have = DomainState(keys=(ED25519,), present=frozenset({"users", "aliases"}))
