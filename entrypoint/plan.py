@@ -235,7 +235,7 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
         have, folder = state.domain(domain), paths.good / domain
         if have.users or "users" in have.present:
             # An empty file of users would count as damage.
-            text = userdb.render(have.users) or "# nobody\n"
+            text = userdb.render(have.users) or "# none\n"
             yield keep(folder / "users", text.encode())
         if have.aliases or "aliases" in have.present:
             yield keep(folder / "aliases", aliases.render(have.aliases).encode())

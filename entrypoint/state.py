@@ -25,6 +25,7 @@ from entrypoint.paths import Paths
 
 _T = TypeVar("_T")
 
+_EMPTY = "the file is empty; if it shall hold nothing, write a comment into it, such as # none"
 _MAX_FILE = 64 * 1024 * 1024  # bytes of a file that people edit: some 200,000 users
 
 
@@ -132,12 +133,25 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
     def read(name: str, parse: Callable[[str], Mapping[str, _T]]) -> Mapping[str, _T]:
         before = len(findings)
         path, copy = folder / name, good / name
-        # Some editors save by removing the file first, and a removal by accident is no wish: only
-        # the verbs, which take the good copy too, make a file that was there go.
-        needed = copy.exists()
-        value: Mapping[str, _T] = _edited(
-            path, copy, lambda raw: parse(_text(raw)), {}, findings, needed=needed
-        )
+
+        def held() -> bool:
+            try:
+                return bool(parse(_text(copy.read_bytes())))
+            except (OSError, ValueError):
+                return False
+
+        def checked(raw: bytes) -> Mapping[str, _T]:
+            text = _text(raw)
+            if not text.strip() and held():
+                msg = _EMPTY
+                raise ValueError(msg)
+            return parse(text)
+
+        # Some editors save by removing the file, or all that is in it, first; and neither is a wish
+        # if it was an accident. What is meant can be said by a comment. The verbs take the last
+        # line out with the good copy.
+        needed = not path.exists() and held()
+        value: Mapping[str, _T] = _edited(path, copy, checked, {}, findings, needed=needed)
         if len(findings) > before:
             broken.add(name)
         elif path.exists():
@@ -284,7 +298,7 @@ def _edited(
         back = f"cp {_shown(good)} {_shown(path)}"
         fix = f"put it back: {back}" if gone else f"mend the file, or go back: {back}"
         if gone:
-            fix += _IF_MEANT.get(path.name, "")
+            fix += "" if path.name.startswith("dkim:") else f"; {_IF_MEANT}"
     except (OSError, ValueError):
         fallback, serves = empty, "nothing of it is served, as there is no good copy"
         fix = "mend the file"
@@ -301,10 +315,7 @@ def _edited(
 
 
 # How to say that a file of people's should hold nothing.
-_IF_MEANT = {
-    "users": "; if nobody shall be left, put a file with the line # nobody there",
-    "aliases": "; if none shall be left, put an empty file there",
-}
+_IF_MEANT = "if it shall hold nothing, put a file with the line # none there"
 
 
 def _content(path: Path) -> bytes:

@@ -103,7 +103,7 @@ def parse(text: str) -> dict[str, Secret]:
     crashed editor leaves.
     """
     if not text.strip():
-        msg = "the file is empty; a domain without users has no such file"
+        msg = "the file is empty; if it shall hold nobody, write a comment into it, such as # none"
         raise ValueError(msg)
     users: dict[str, Secret] = {}
     entries = textproto.parse(text, textproto.UserDatabase).users

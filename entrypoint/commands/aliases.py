@@ -226,7 +226,11 @@ def _edit(
     wanted = replace(state, domains={**state.domains, domain: replace(have, aliases=rules)})
     old, new = book.load(context.settings, state), book.load(context.settings, wanted)
     _check(old, new, name)
-    if text != have.aliases_text:
+    if not text.strip():
+        # An empty file would be taken for damage. The copy first: without the file, it would serve.
+        apply.remove(context.paths.good / domain / "aliases")
+        apply.remove(path)
+    elif text != have.aliases_text:
         apply.write(path, text.encode(), context.ids)
     return old, new
 

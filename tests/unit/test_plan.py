@@ -249,7 +249,7 @@ def test_that_there_is_nobody_is_kept_too() -> None:
     found = files(plan.build(asked(), State(domains={EXAMPLE_COM: have}), PATHS))
     copies = {name: found[f"/data/state/good/example.com/{name}"].content.decode()
               for name in ("users", "aliases")}  # fmt: skip
-    assert copies == {"users": "# nobody\n", "aliases": ""}
+    assert copies == {"users": "# none\n", "aliases": ""}
     assert userdb.parse(copies["users"]) == {}
 
 

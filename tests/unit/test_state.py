@@ -73,7 +73,7 @@ def test_a_volume_that_is_fine(paths: Paths) -> None:
         ("users", "users { s3cret }", "line 1: not in chasquid's text format"),
         ("users", USERS + "\nusers {\n  key: 3\n}\n", "line 4: not in chasquid's text format"),
         ("users", USERS + USERS, "line 2: user 'i' stands twice"),
-        ("users", "", "the file is empty; a domain without users has no such file"),
+        ("users", "", "the file is empty; if it shall hold nothing, write a comment"),
         ("users", USERS.encode() + b"\n# \xff\n", "line 3: not UTF-8 text"),
         (
             "users",
@@ -122,10 +122,8 @@ def test_a_file_that_never_was_is_no_damage(paths: Paths) -> None:
     assert found.domain(EXAMPLE_COM).present == {"aliases"}
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"), [("users", "# nobody\n"), ("aliases", "")], ids=["users", "aliases"]
-)
-def test_a_file_that_is_gone_is_damage(paths: Paths, name: str, meant: str) -> None:
+@pytest.mark.parametrize("name", ["users", "aliases"])
+def test_a_file_that_is_gone_is_damage(paths: Paths, name: str) -> None:
     """Some editors remove a file before they write it anew; meanwhile everybody goes on."""
     put(paths.good / EXAMPLE_COM / name, USERS if name == "users" else "old: i\n")
     paths.domain(EXAMPLE_COM).mkdir(parents=True)
@@ -138,13 +136,30 @@ def test_a_file_that_is_gone_is_damage(paths: Paths, name: str, meant: str) -> N
     assert have.broken == {name}
     assert have.present == frozenset()
     # And what the fix says of an intended end is one.
-    put_domain(paths, EXAMPLE_COM, **{name: meant})
+    put_domain(paths, EXAMPLE_COM, **{name: "# none\n"})
     found = state.load(paths)
     assert found.findings == ()
     have = found.domain(EXAMPLE_COM)
     assert not have.users
     assert not have.aliases
     assert have.present == {name}
+
+
+def test_a_file_that_holds_nothing_is_damage_where_it_held_something(paths: Paths) -> None:
+    put_domain(paths, EXAMPLE_COM, aliases="")
+    assert state.load(paths).findings == ()
+    put(paths.good / EXAMPLE_COM / "aliases", "")
+    assert state.load(paths).findings == (), "nothing was there before, either"
+    put(paths.good / EXAMPLE_COM / "aliases", "old: i\n")
+    for content in ("", "\n \n"):
+        put_domain(paths, EXAMPLE_COM, aliases=content)
+        found = state.load(paths)
+        [finding] = found.findings
+        assert "aliases: the file is empty; if it shall hold nothing, write a" in finding.message
+        assert set(found.domain(EXAMPLE_COM).aliases) == {"old"}
+    (paths.domain(EXAMPLE_COM) / "aliases").unlink()
+    put(paths.good / EXAMPLE_COM / "aliases", "")
+    assert state.load(paths).findings == (), "it is gone, and with it nothing"
 
 
 def test_what_is_no_plain_file_is_damage_and_is_not_waited_for(paths: Paths) -> None:

@@ -159,7 +159,7 @@ def test_parameters_out_of_bounds_are_refused(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", "  \n\t\n"])
 def test_an_empty_file_is_damage(text: str) -> None:
-    with pytest.raises(ValueError, match="the file is empty; a domain without users has no such"):
+    with pytest.raises(ValueError, match="the file is empty; if it shall hold nobody, write a"):
         userdb.parse(text)
 
 

@@ -318,12 +318,14 @@ def test_as_json(server: Server) -> None:
     assert found["whole"] is True
 
 
-def test_the_last_line_s_end_is_kept_too(server: Server, text: Callable[[], str]) -> None:
-    """An empty file is no damage, and says for good that there are no aliases."""
-    put(path(server, EXAMPLE_ORG), "a: me@example.net")
-    assert server.run("remove-alias", "a@example.org").status == 0
-    assert path(server, EXAMPLE_ORG).read_bytes() == b""
-    current = state.load(server.context.paths)
-    assert current.findings == ()
-    assert (server.context.paths.good / "example.org/aliases").read_bytes() == b""
+def test_the_last_line_takes_the_file_with_it(server: Server, text: Callable[[], str]) -> None:
+    """An empty one would be taken for damage, and its good copy for what is wanted."""
+    for content in ("a: me@example.net", "\n\na: me@example.net\n\n"):
+        put(path(server, EXAMPLE_ORG), content)
+        assert server.run("add-alias", "a@example.org", "b@example.net").status == 0
+        assert server.run("remove-alias", "a@example.org").status == 0
+        assert not path(server, EXAMPLE_ORG).exists()
+        current = state.load(server.context.paths)
+        assert current.findings == ()
+        assert current.domain(EXAMPLE_ORG).aliases == {}
     assert text() == OWN
