@@ -26,7 +26,7 @@ from entrypoint.paths import Paths
 _T = TypeVar("_T")
 
 _EMPTY = "the file is empty; if it shall hold nothing, write a comment into it, such as # none"
-_MAX_FILE = 64 * 1024 * 1024  # bytes of a file that people edit: some 200,000 users
+_MAX_FILE = 16 * 1024 * 1024  # bytes of a file that people edit: some 50,000 users
 
 
 @dataclass(frozen=True)

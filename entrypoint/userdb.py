@@ -107,7 +107,7 @@ def parse(text: str) -> dict[str, Secret]:
         raise ValueError(msg)
     users: dict[str, Secret] = {}
     entries = textproto.parse(text, textproto.UserDatabase).users
-    for entry, line in zip(entries, textproto.entry_lines(text), strict=True):
+    for number, entry in enumerate(entries):
         try:
             _check_name(entry.key)
             if entry.key in users:
@@ -115,7 +115,8 @@ def parse(text: str) -> dict[str, Secret]:
                 raise ValueError(msg)
             users[entry.key] = _secret(entry.key, entry.value)
         except ValueError as error:
-            msg = f"line {line}: {error}"
+            # Only now: to look for it takes as long as to parse the file.
+            msg = f"line {textproto.entry_lines(text)[number]}: {error}"
             raise ValueError(msg) from None
     return users
 

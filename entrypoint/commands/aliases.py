@@ -259,7 +259,7 @@ def _check(old: Book, new: Book, name: Mailbox) -> None:
             if address == mine or path[-1] not in known:
                 if len(path) == 1:
                     continue  # the alias is gone, and with it the address: chasquid refuses it
-                msg = f"{path[-1]} does not exist here: {_starred(' → '.join(path))}"
+                msg = _starred(f"{path[-1]} does not exist here: {' → '.join(path)}")
                 raise UserError(
                     msg,
                     "check the spelling, or give it a user or an alias first; nothing was changed",

@@ -56,7 +56,7 @@ def no_files(name: str) -> list[Kind]:
         Kind("root's alone", "cannot be read: Perm",
              by='cp "$2" "$1"; chown 0:0 "$1"; chmod 600 "$1"'),
         Kind("deleted", "is gone", by=":"),
-        Kind("ten gigabytes", "is larger than 64 MB", by='truncate -s 10G "$1"'),
+        Kind("ten gigabytes", "is larger than 16 MB", by='truncate -s 10G "$1"'),
     ]  # fmt: skip
 
 

@@ -179,7 +179,7 @@ def test_a_file_without_an_end(paths: Paths) -> None:
     with (folder / "aliases").open("wb") as stream:
         stream.truncate(10 * 1024**3)
     [finding] = state.load(paths).findings
-    assert "aliases: is larger than 64 MB." in finding.message
+    assert "aliases: is larger than 16 MB." in finding.message
 
 
 def test_a_link_to_nothing_is_damage(paths: Paths) -> None:

@@ -147,6 +147,8 @@ def test_removing_a_target(server: Server, text: Callable[[], str]) -> None:
          "who@example.org does not exist here: a@example.org → who@example.org\n"),
         ("add-alias a@example.com who@smtp.example.com", 1,
          "who@smtp.example.com does not exist here: a@example.com → who@smtp.example.com\n"),
+        ("add-alias *@example.com *@example.org", 1,
+         "*@example.org does not exist here: *@example.com → *@example.org\n"),
         ("add-alias run@example.com | /bin/true", 2, "TARGET: '|' is a program, and a verb only"),
         ("add-alias a@example.net i@example.com", 1, "example.net is not one of the domains serve"),
         ("add-alias a i@example.com", 2, "Invalid value for 'NAME@DOMAIN': 'a' is not an e-mail"),
