@@ -6,7 +6,7 @@ Stricter than chasquid where its leniency ends in lost mail; what passes here lo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from entrypoint.names import Address, Domain, shown
@@ -91,7 +91,7 @@ def _line(line: str, domain: Domain) -> tuple[str, tuple[Target, ...]]:
     if "@" in name:
         msg = f"{shown(name)}: left of the colon stands the part before the @ alone"
         raise ValueError(msg)
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or not name.isprintable():
         msg = f"{shown(name)} is not a name; it is 1 to 64 characters without spaces or commas"
         raise ValueError(msg)
     if value.startswith("|"):
@@ -131,3 +131,97 @@ def render(aliases: Aliases) -> str:
         f"{name}: {', '.join(str(target) for target in aliases[name])}\n"
         for name in sorted(aliases)
     )
+
+
+# Edits by the verbs. The file is its owner's: they change the text of one line, or add one, and
+# leave every other byte as it is.
+
+
+class EditError(ValueError):
+    """Why a line cannot be changed as it was asked."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A name's line: `start` and `end` in the text, without the line's end; `value` is where the
+    targets begin."""
+
+    number: int
+    start: int
+    value: int
+    end: int
+
+
+def _places(text: str) -> dict[str, _Place]:
+    """Where each name stands, also in a file that is not valid as a whole."""
+    found: dict[str, _Place] = {}
+    start = 0
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.strip()
+        name, colon, _ = raw.partition(":")
+        if line and not line.startswith("#") and colon:
+            end = start + len(raw.rstrip())
+            place = _Place(number, start, start + len(name) + 1, end)
+            found.setdefault(name.strip().lower(), place)
+        start += len(raw) + 1
+    return found
+
+
+def line_of(text: str, name: str) -> int:
+    """The number of the line on which a name stands; 0 if it does not."""
+    place = _places(text).get(name)
+    return place.number if place else 0
+
+
+def parse_target(text: str, domain: Domain) -> Mailbox | Via:
+    """An address to be a target, as it is written in the file. Raises ValueError."""
+    target = _target(text.strip(), domain)
+    assert isinstance(target, (Mailbox, Via))  # noqa: S101 (programs are not of one target's form)
+    return target
+
+
+def add(text: str, name: str, targets: Sequence[Target], domain: Domain) -> str:
+    """The file's text with these targets at `name`, as far as they are not there yet.
+
+    `text` must be valid. Raises EditError if the name runs a program.
+    """
+    place = _places(text).get(name)
+    wanted = tuple(dict.fromkeys(targets))
+    if place is None:
+        end = "\r\n" if text.endswith("\r\n") else "\n"
+        before = end if text and not text.endswith("\n") else ""
+        return f"{text}{before}{name}: {', '.join(map(str, wanted))}{end}"
+    have = parse(text, domain)[name]
+    if any(isinstance(item, Pipe) for item in have):
+        msg = f"line {place.number}: {name} runs a program, beside which no address can stand"
+        raise EditError(msg)
+    new = ", ".join(str(item) for item in wanted if item not in have)
+    if not new:
+        return text
+    between = " " if text[: place.end].endswith(",") else ", "
+    return f"{text[: place.end]}{between}{new}{text[place.end :]}"
+
+
+def remove(text: str, name: str, targets: Sequence[Target], domain: Domain) -> str:
+    """The file's text without these targets of `name`; without its line if none is left, or if
+    `targets` is empty.
+
+    `text` must be valid and have the name. Raises EditError if a target is not there.
+    """
+    place = _places(text)[name]
+    have = parse(text, domain)[name]
+    for target in targets:
+        if target not in have:
+            msg = f"line {place.number}: {name} does not lead to {target}"
+            raise EditError(msg)
+    if not targets or all(item in targets for item in have):
+        rest = text.find("\n", place.end)
+        return text[: place.start] + (text[rest + 1 :] if rest >= 0 else "")
+    value = text[place.value : place.end]
+    lead = value[: len(value) - len(value.lstrip())]
+    kept = [
+        item
+        for item in value.split(",")
+        if not item.strip() or _target(item.strip(), domain) not in targets
+    ]
+    return f"{text[: place.value]}{lead}{','.join(kept).strip()}{text[place.end :]}"

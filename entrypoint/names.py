@@ -20,6 +20,7 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # there a leading | is a command, and * means any name.
 _LOCAL = re.compile(r"[a-z0-9!#&'+=?^_{}~-]+(\.[a-z0-9!#&'+=?^_{}~-]+)*")
 _LOGIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_PURPOSE = re.compile(r"(?=.{1,24}\Z)[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _SHOWN = 60
 
 
@@ -154,13 +155,30 @@ class Login(Address):
         if "+" in address.local:
             msg = (
                 f"{shown(text)} has a + before the @. Mail to name+anything@ reaches name@ "
-                "already; add the plain address"
+                "already; give the plain address, and --name for one credential of several"
             )
             raise ValueError(msg)
         if not _LOGIN.fullmatch(address.local):
             msg = f"{shown(text)}: a sender's name is made of letters, digits and . _ -"
             raise ValueError(msg)
         return cls(address)
+
+
+class Purpose(_Name):
+    """What one of a user's credentials is for: what follows the + in its login."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        name = text.strip().lower()
+        if not _PURPOSE.fullmatch(name):
+            msg = (
+                f"{shown(text)} does not name a credential: 1 to 24 letters, digits and . _ -, "
+                "such as newsletter"
+            )
+            raise ValueError(msg)
+        return cls(name)
 
 
 class Selector(_Name):

@@ -121,6 +121,11 @@ class Paths:
         return self.state / "doctor.json"
 
     @property
+    def created(self) -> Path:
+        """When each credential was made."""
+        return self.state / "credentials.json"
+
+    @property
     def acme_lock(self) -> Path:
         return self.state / "acme.lock"
 

@@ -252,9 +252,11 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
         yield keep(paths.good / "certs" / name / certs.KEY, certificate.key)
     for domain in settings.domains:
         have, folder = state.domain(domain), paths.good / domain
-        if have.users:
-            yield keep(folder / "users", userdb.render(have.users).encode())
-        if have.aliases:
+        if have.users or "users" in have.present:
+            # An empty file of users would count as damage.
+            text = userdb.render(have.users) or "# none\n"
+            yield keep(folder / "users", text.encode())
+        if have.aliases or "aliases" in have.present:
             yield keep(folder / "aliases", aliases.render(have.aliases).encode())
         for key in have.keys:
             yield keep(folder / key.file_name, key.pem)
@@ -330,20 +332,26 @@ def _domain_files(settings: Settings, state: State, paths: Paths, domain: Domain
 
 
 def served_users(have: DomainState) -> userdb.Users:
-    """The owner's users, and those that must exist but never log in."""
-    roles = {name: userdb.Denied() for name in (*ROLES, *REPORTS) if name not in have.aliases}
-    return {**roles, **have.users}
+    """The owner's users, and those that must exist but never log in.
+
+    A credential with a name, `i+phone`, makes `i` exist as well: chasquid takes such an address for
+    one of its users, and keeps the mail to it under the name without the suffix.
+    """
+    roles = [name for name in (*ROLES, *REPORTS) if name not in have.aliases]
+    return {**dict.fromkeys((*roles, *userdb.owners(have.users)), userdb.Denied()), **have.users}
 
 
 def served_aliases(settings: Settings, have: DomainState) -> aliases.Aliases:
     """The owner's lines, and what FORWARD_TO adds where the owner has none.
 
-    chasquid prefers a user to the catch-all, so each user needs a line of its own.
+    chasquid prefers a user to the catch-all, so each user needs a line of its own. Credentials with
+    a name need none: theirs is their owner's, whose own line must hold for them too.
     """
     rules: dict[str, tuple[Target, ...]] = {}
     if settings.forward_to:
         target = Mailbox(settings.forward_to.local, settings.forward_to.domain)
-        names = (CATCH_ALL, *ROLES, *(name for name in have.users if name not in REPORTS))
+        users = userdb.owners(have.users)
+        names = (CATCH_ALL, *ROLES, *(name for name in users if name not in REPORTS))
         rules = dict.fromkeys(names, (target,))
     return {**rules, **have.aliases}
 
@@ -363,7 +371,8 @@ def aliases_via(
         mailbox = Mailbox(name, domain)
         return Via(mailbox, exchangers) if exchangers else mailbox
 
+    catch_all = () if exchangers == () else (CATCH_ALL,)
     rules: Mapping[str, tuple[Target, ...]] = {
-        name: (onward(name),) for name in (*(() if exchangers == () else (CATCH_ALL,)), *have.users)
+        name: (onward(name),) for name in (*catch_all, *userdb.owners(have.users))
     }
     return {**rules, **have.aliases}

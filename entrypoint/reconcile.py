@@ -27,6 +27,10 @@ Exchangers = Callable[[Domain], Found[Domain] | Absent | Unknown]
 
 def reconcile(settings: Settings, paths: Paths, ids: Ids) -> tuple[State, apply.Outcome]:
     """Bring the disk to what settings and volume ask for. Caller holds the edit lock."""
+    for domain in settings.domains:
+        # One that is gone with its folder is as gone as without: its good copies serve, and no new
+        # key is made.
+        apply.own_folder(paths.domain(domain), ids)
     current = state.load(paths)
     missing = plan.missing(settings, current, paths, datetime.now(UTC).date())
     made = apply.make(missing, ids)

@@ -459,7 +459,8 @@ def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
     hook = _hook(raw.get("acme_dns", ""), hooks, problems)
     lexicon, wrong = _lexicon_options(environ, raw.get("lexicon_provider", ""))
     theirs = hook.variables if hook else frozenset()
-    problems |= wrong | _unknown(environ, theirs | lexicon.keys() | wrong.keys())
+    unknown, meant = _unknown(environ, theirs | lexicon.keys() | wrong.keys())
+    problems |= wrong | unknown
     raw = {field: value for field, value in raw.items() if value.strip()}
     provider: dict[str, SecretStr] = {}
     if hook:
@@ -478,7 +479,7 @@ def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
         # What remains is checked as a whole too, so that nobody mends one problem to meet the next.
         rest = {field: value for field, value in raw.items() if field.upper() not in problems}
         settings = Settings.model_validate({"mail_hostname": _NO_HOSTNAME, **rest})
-    for name, text in tuple(_conflicts(settings, ignore=frozenset(problems))):
+    for name, text in tuple(_conflicts(settings, ignore=frozenset(problems) | meant)):
         _add(problems, name, text)
     if problems:
         lines = [f"  {text}" for _, texts in sorted(problems.items()) for text in texts.split("\n")]
@@ -598,8 +599,12 @@ def _read(path: str) -> str:
     return text
 
 
-def _unknown(environ: Mapping[str, str], provider: frozenset[str]) -> dict[str, str]:
+def _unknown(
+    environ: Mapping[str, str], provider: frozenset[str]
+) -> tuple[dict[str, str], frozenset[str]]:
+    """The problems of names that are no settings, and the settings that were probably meant."""
     problems = {}
+    meant = set()
     for name in environ:
         base = name.removesuffix("_FILE")
         if base in _NAMES or base in provider:
@@ -612,7 +617,8 @@ def _unknown(environ: Mapping[str, str], provider: frozenset[str]) -> dict[str, 
                 hint = "; only options of LEXICON_PROVIDER are, with its name after LEXICON_"
             plain = re.fullmatch(r"\w{1,60}", name, re.ASCII)
             problems[name] = f"{name if plain else shown(name)} is not a setting{hint}"
-    return problems
+            meant.update(near)
+    return problems, frozenset(meant)
 
 
 def _explain(name: str, item: Mapping[str, Any], *, secret: bool) -> str:
@@ -672,10 +678,16 @@ def _conflicts(settings: Settings, ignore: Any) -> Iterator[tuple[str, str]]:
     if mode == "dns" and not settings.acme_dns and "ACME_DNS" not in ignore:
         text = "TLS=dns needs ACME_DNS, the acme.sh hook of your DNS provider, such as dns_cf"
         yield "ACME_DNS", text
-    if (mode == "files") != (settings.tls_files is not None) and "TLS_FILES" not in ignore:
+    # What TLS should be is not known while it is wrong itself.
+    known = "TLS" not in ignore
+    if (
+        known
+        and (mode == "files") != (settings.tls_files is not None)
+        and "TLS_FILES" not in ignore
+    ):
         text = "TLS=files and TLS_FILES, the folder of the certificates, go together"
         yield "TLS_FILES", text
-    if settings.acme_webroot and mode != "http" and "ACME_WEBROOT" not in ignore:
+    if known and settings.acme_webroot and mode != "http" and "ACME_WEBROOT" not in ignore:
         yield "ACME_WEBROOT", "ACME_WEBROOT is for TLS=http only; remove it, or set that"
     eab = {"ACME_EAB_KID": settings.acme_eab_kid, "ACME_EAB_HMAC_KEY": settings.acme_eab_hmac_key}
     if any(eab.values()) and not all(eab.values()) and not eab.keys() & set(ignore):

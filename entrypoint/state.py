@@ -6,8 +6,11 @@ finding says which line is wrong.
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -22,6 +25,9 @@ from entrypoint.paths import Paths
 
 _T = TypeVar("_T")
 
+_EMPTY = "the file is empty; if it shall hold nothing, write a comment into it, such as # none"
+_MAX_FILE = 16 * 1024 * 1024  # bytes of a file that people edit: some 50,000 users
+
 
 @dataclass(frozen=True)
 class DomainState:
@@ -29,6 +35,8 @@ class DomainState:
 
     users: userdb.Users = field(default_factory=dict)
     aliases: aliases.Aliases = field(default_factory=dict)
+    # The file of the aliases as it is written; empty if it is not what serves.
+    aliases_text: str = field(default="", repr=False)
     keys: tuple[dkim.DkimKey, ...] = ()
     # Selectors that are taken, by usable keys or not; and those of keys that cannot be used: a
     # damaged key is no reason for a new one.
@@ -39,8 +47,10 @@ class DomainState:
     retired: tuple[tuple[dkim.DkimKey, datetime], ...] = ()
     # acme.env: the DNS provider of this domain, where it is not the common one.
     provider: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Names of files (`users`, `aliases`) that are broken: what serves is the last good copy.
+    # Names of files (`users`, `aliases`) that are broken: what serves is the last good copy. And of
+    # those that are there and valid, if only to say that there is nobody.
     broken: frozenset[str] = frozenset()
+    present: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class State:
     certificates: Mapping[Domain, certs.Certificate] = field(default_factory=dict)
     self_signed: certs.Certificate | None = None
     issues: Mapping[Domain, Issue] = field(default_factory=dict)
+    # When credentials were made, by login, in seconds since 1970; none of those made by hand.
+    created: Mapping[str, float] = field(default_factory=dict)
     # Mail exchangers of domains that receive elsewhere; a missing domain was never looked up.
     exchangers: Mapping[Domain, tuple[Domain, ...]] = field(default_factory=dict)
     # Every selector that a key ever had, also of keys that are no more: whoever has looked a name
@@ -104,6 +116,7 @@ def load(paths: Paths) -> State:
         certificates=_certificates(paths, findings),
         self_signed=_self_signed(paths),
         issues=_issues(paths),
+        created=_created(paths),
         exchangers=_exchangers(paths),
         selectors=_selectors(paths, domains),
         findings=tuple(findings),
@@ -119,15 +132,34 @@ def _folders(path: Path) -> list[Path]:
 def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainState:
     folder, good = paths.domain(domain), paths.good / domain
 
-    broken = set()
+    broken, present = set(), set()
 
     def read(name: str, parse: Callable[[str], Mapping[str, _T]]) -> Mapping[str, _T]:
         before = len(findings)
-        value: Mapping[str, _T] = _edited(
-            folder / name, good / name, lambda raw: parse(_text(raw)), {}, findings
-        )
+        path, copy = folder / name, good / name
+
+        def held() -> bool:
+            try:
+                return bool(parse(_text(copy.read_bytes())))
+            except (OSError, ValueError):
+                return False
+
+        def checked(raw: bytes) -> Mapping[str, _T]:
+            text = _text(raw)
+            if not text.strip() and held():
+                msg = _EMPTY
+                raise ValueError(msg)
+            return parse(text)
+
+        # Some editors save by removing the file, or all that is in it, first; and neither is a wish
+        # if it was an accident. What is meant can be said by a comment. The verbs take the last
+        # line out with the good copy.
+        needed = not path.exists() and held()
+        value: Mapping[str, _T] = _edited(path, copy, checked, {}, findings, needed=needed)
         if len(findings) > before:
             broken.add(name)
+        elif path.exists():
+            present.add(name)
         return value
 
     keys, selectors, damaged = [], set(), set()
@@ -158,17 +190,25 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
     retired = _keys(paths.retired(domain), findings)
     selectors |= {str(key.selector) for key, _ in (*pending, *retired)}
     users: userdb.Users = read("users", userdb.parse)
-    rules: aliases.Aliases = read("aliases", lambda text: aliases.parse(text, domain))
+    texts = []
+
+    def parse_aliases(text: str) -> aliases.Aliases:
+        texts.append(text)
+        return aliases.parse(text, domain)
+
+    rules: aliases.Aliases = read("aliases", parse_aliases)
     return DomainState(
         provider=_provider(folder / "acme.env", findings),
         users=users,
         aliases=rules,
+        aliases_text="".join(texts) if "aliases" in present else "",
         keys=tuple(keys),
         pending=tuple(key for key, _ in pending),
         retired=tuple((key, when) for key, when in retired if when),
         selectors=frozenset(selectors),
         damaged=frozenset(damaged),
         broken=frozenset(broken),
+        present=frozenset(present),
     )
 
 
@@ -221,6 +261,9 @@ def _provider(path: Path, findings: list[Finding]) -> dict[str, str]:
 
 
 def _text(raw: bytes) -> str:
+    if raw.startswith(codecs.BOM_UTF8):
+        msg = "line 1: it begins with a byte order mark; save it as UTF-8 without one"
+        raise ValueError(msg)
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -240,13 +283,14 @@ def _edited(
 ) -> _T:
     """What `path` holds; if that is broken (or, if `needed`, gone), what `good` held, and a
     finding."""
+    gone = False
     try:
-        return parse(path.read_bytes())
+        return parse(_content(path))
     except FileNotFoundError:
         if path.is_symlink():
             reason = "is a link to nothing"
         elif needed:
-            reason = "is gone"
+            reason, gone = "is gone", True
         else:
             return empty
     except OSError as error:
@@ -255,7 +299,10 @@ def _edited(
         reason = str(error)
     try:
         fallback, serves = parse(good.read_bytes()), "the last good copy serves"
-        fix = f"mend the file, or go back: cp {_shown(good)} {_shown(path)}"
+        back = f"cp {_shown(good)} {_shown(path)}"
+        fix = f"put it back: {back}" if gone else f"mend the file, or go back: {back}"
+        if gone:
+            fix += "" if path.name.startswith("dkim:") else f"; {_IF_MEANT}"
     except (OSError, ValueError):
         fallback, serves = empty, "nothing of it is served, as there is no good copy"
         fix = "mend the file"
@@ -269,6 +316,28 @@ def _edited(
         )
     )
     return fallback
+
+
+# How to say that a file of people's should hold nothing.
+_IF_MEANT = "if it shall hold nothing, put a file with the line # none there"
+
+
+def _content(path: Path) -> bytes:
+    """What a file of people's holds; never waits for it. Raises OSError and ValueError."""
+    with open(path, "rb", opener=_without_waiting) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            msg = "is not a plain file"
+            raise ValueError(msg)
+        content = stream.read(_MAX_FILE + 1)
+    if len(content) > _MAX_FILE:
+        msg = f"is larger than {_MAX_FILE // 1024 // 1024} MB"
+        raise ValueError(msg)
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A FIFO is opened before it has a writer; for other files it makes no difference."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _shown(path: Path) -> str:
@@ -362,6 +431,14 @@ def _selectors(paths: Paths, domains: Mapping[Domain, DomainState]) -> dict[Doma
     except (OSError, ValueError, AttributeError, TypeError):
         pass  # damaged, or not there yet: what is left of it is written anew
     return found
+
+
+def _created(paths: Paths) -> dict[str, float]:
+    try:
+        content = json.loads(paths.created.read_text())
+        return {str(login): float(when) for login, when in content.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}  # a memory that cannot be read is none
 
 
 def unserved(state: State, served: tuple[Domain, ...]) -> tuple[Finding, ...]:

@@ -128,9 +128,40 @@ def parse(text: str, kind: type[Message]) -> Any:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         where = f"line {error.GetLine()}: " if error.GetLine() else ""
-        msg = f"{where}not in chasquid's text format"
+        # What the library says besides may quote the text, and a secret with it.
+        why = next((why for words, why in _REASONS.items() if words in str(error)), "")
+        msg = f"{where}not in chasquid's text format{why}"
         raise ValueError(msg) from None
     return message
+
+
+_REASONS = {
+    'Expected "}"': " (a closing brace is missing)",
+    "String missing ending quote": " (a closing quote is missing)",
+    "has no field named": " (there is no such field)",
+}
+
+
+def entry_lines(text: str) -> list[int]:
+    """For each message of a repeated field at the top: the line where its `key` stands.
+
+    An entry without a key has the line on which it opens. `text` must be one that `parse` takes.
+    """
+    tokens: Any = text_format.Tokenizer(text.split("\n"))
+    found: list[int] = []
+    depth = 0
+    while not tokens.AtEnd():
+        line = tokens.ParseError("").GetLine() or 1
+        if tokens.token in ("{", "<"):
+            depth += 1
+            if depth == 1:
+                found.append(line)
+        elif tokens.token in ("}", ">"):
+            depth -= 1
+        elif tokens.token == "key" and depth == 1:  # noqa: S105 (a field's name)
+            found[-1] = line
+        tokens.NextToken()
+    return found
 
 
 def dump(message: Any) -> str:

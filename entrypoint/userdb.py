@@ -76,29 +76,59 @@ Secret = Scrypt | Plain | Denied
 Users = Mapping[str, Secret]
 
 
+# Between a user and the purpose of one of several credentials: `i+newsletter`. chasquid cuts there
+# (suffix_separators): to mail such a name is the user's.
+SEPARATOR = "+"
+
+
+def owner(name: str) -> str:
+    """The user to whom a credential belongs."""
+    return name.partition(SEPARATOR)[0]
+
+
+def purpose(name: str) -> str:
+    """What a credential is for; empty for the user's own."""
+    return name.partition(SEPARATOR)[2]
+
+
+def owners(users: Users) -> tuple[str, ...]:
+    """The users, each once, also those who have nothing but credentials with a purpose."""
+    return tuple(dict.fromkeys(owner(name) for name in users))
+
+
 def parse(text: str) -> dict[str, Secret]:
     """Users by local part. Raises ValueError for what chasquid could not, or must not, serve.
 
-    An empty file is an error: it is what a full disk or a crashed editor leaves.
+    Its text has the line and the reason. An empty file is an error: it is what a full disk or a
+    crashed editor leaves.
     """
     if not text.strip():
-        msg = "the file is empty; a domain without users has no such file"
+        msg = "the file is empty; if it shall hold nobody, write a comment into it, such as # none"
         raise ValueError(msg)
     users: dict[str, Secret] = {}
-    for entry in textproto.parse(text, textproto.UserDatabase).users:
-        name = entry.key
-        if name in users:
-            msg = f"user {shown(name)} stands twice"
-            raise ValueError(msg)
-        if not name or name != name.lower() or any(char.isspace() or char == "@" for char in name):
-            msg = f"user {shown(name)}: a name here is lower case, without spaces or @domain"
-            raise ValueError(msg)
-        # A user's name may become that of an alias, where chasquid reads these as something else.
-        if name[0] in "*#" or any(char in ":," or not char.isprintable() for char in name):
-            msg = f"user {shown(name)}: a name has no * or # first, and no colon, comma or control"
-            raise ValueError(msg)
-        users[name] = _secret(name, entry.value)
+    entries = textproto.parse(text, textproto.UserDatabase).users
+    for number, entry in enumerate(entries):
+        try:
+            _check_name(entry.key)
+            if entry.key in users:
+                msg = f"user {shown(entry.key)} stands twice"
+                raise ValueError(msg)
+            users[entry.key] = _secret(entry.key, entry.value)
+        except ValueError as error:
+            # Only now: to look for it takes as long as to parse the file.
+            msg = f"line {textproto.entry_lines(text)[number]}: {error}"
+            raise ValueError(msg) from None
     return users
+
+
+def _check_name(name: str) -> None:
+    if not name or name != name.lower() or any(char.isspace() or char == "@" for char in name):
+        msg = f"user {shown(name)}: a name here is lower case, without spaces or @domain"
+        raise ValueError(msg)
+    # A user's name may become that of an alias, where chasquid reads these as something else.
+    if name[0] in "*#+" or any(char in ":," or not char.isprintable() for char in name):
+        msg = f"user {shown(name)}: a name has no *, # or + first, and no colon, comma or control"
+        raise ValueError(msg)
 
 
 def _secret(name: str, value: Any) -> Secret:

@@ -1,28 +1,22 @@
-"""Users and aliases: every name leads somewhere, nothing goes round in circles.
-
-Follows what is served, as chasquid does (internal/aliases/aliases.go): an alias comes before a
-user, a user before the catch-all, and after ten steps it gives up.
-"""
+"""Users and aliases: every name leads somewhere, nothing goes round in circles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
-from entrypoint import plan, state
-from entrypoint.aliases import CATCH_ALL, Aliases, Mailbox, Pipe, Via
+from entrypoint import aliases, book, state, userdb
+from entrypoint.aliases import Pipe, Via
+from entrypoint.book import LIMIT, Book
 from entrypoint.checks import certificates, keys
 from entrypoint.checks.context import CheckContext
 from entrypoint.findings import Finding, Level
 from entrypoint.names import Domain
 from entrypoint.plan import REPORTS, ROLES
-from entrypoint.state import DomainState
+from entrypoint.settings import Settings
+from entrypoint.state import State
 from entrypoint.userdb import Denied
 
-# Stands for the exchangers of a domain whose MX was never seen: that is another check's finding.
-_NEVER_SEEN = (Domain("never-seen.invalid"),)
-_LIMIT = 10  # steps (recursionLimit)
-_ANYBODY = "no-such-name"  # stands for a name that only the catch-all knows
 _WHY_FILE = "What cannot be read is not served: people may be missing who should be there."
 _WHY_LOOP = "chasquid gives up after ten steps, and refuses the mail (451)."
 _WHY_NOWHERE = "Nobody reads what is kept there, and the sender is told nothing."
@@ -35,119 +29,59 @@ def check(context: CheckContext) -> list[Finding]:
         *(item for item in context.state.findings if item.id not in elsewhere),
         *state.unserved(context.state, context.settings.domains),
     ]
+    resolver = book.load(context.settings, context.state)
     return [
         *(replace(item, why=_WHY_FILE) for item in files),
-        *_aliases(context),
+        *circles(context.settings, context.state),
+        *_aliases(context, resolver),
         *_users(context),
     ]
 
 
-@dataclass(frozen=True)
-class _Domain:
-    """What chasquid is given for one of its domains."""
+def circles(settings: Settings, current: State) -> Iterator[Finding]:
+    """Aliases that lead back to themselves.
 
-    users: frozenset[str]
-    rules: Aliases
-
-
-@dataclass
-class _Book:
-    """All that chasquid resolves names by."""
-
-    domains: Mapping[str, _Domain]
-    _over: dict[tuple[str, int], str] = field(default_factory=dict)
-
-    def exists(self, address: str) -> bool:
-        """Whether mail to a local address reaches a user, an alias or the catch-all."""
-        local, _, domain = address.rpartition("@")
-        have = self.domains[domain]
-        names = (local, local.partition("+")[0], CATCH_ALL)
-        return any(name in have.rules for name in names) or names[1] in have.users
-
-    def next(self, address: str) -> tuple[str, ...]:
-        """The addresses that one more step leads to; none for a final one."""
-        local, _, domain = address.rpartition("@")
-        have = self.domains.get(domain)
-        if have is None:
-            return ()
-        short = local.partition("+")[0]
-        targets = have.rules.get(local) or have.rules.get(short)
-        if targets is None:
-            if short in have.users:
-                return ()
-            targets = have.rules.get(CATCH_ALL, ())
-        return tuple(
-            f"{local if target.local == CATCH_ALL else target.local}@{target.domain}"
-            for target in targets
-            if isinstance(target, Mailbox)  # programs and `via` are ends
-        )
-
-    def loop(self, address: str, step: int = 0) -> str:
-        """An address at which chasquid gives up on the way from this one, or nothing."""
-        if step >= _LIMIT:
-            return address
-        key = (address, step)
-        if key not in self._over:
-            found = (self.loop(item, step + 1) for item in self.next(address))
-            self._over[key] = next((item for item in found if item), "")
-        return self._over[key]
-
-    def nowhere(self, address: str) -> Iterator[str]:
-        """The local addresses on the way from this one that do not exist. It must not loop."""
-        seen = {address}
-        waiting = [address]
-        while waiting:
-            current = waiting.pop()
-            following = self.next(current)
-            if not following and current.rpartition("@")[2] in self.domains:
-                if not self.exists(current):
-                    yield current
+    They serve as they are written, and not as in the last good copy: a circle is seldom one file's.
+    It may run through two domains, or a user or FORWARD_TO may have ended it until they went. The
+    copy would hold back every other line of the edit, such as an end to a forwarding, and would
+    hide what is written. And nothing is lost: chasquid answers 451 for that one name, so that
+    whoever sends keeps the message and tries again.
+    """
+    resolver = book.load(settings, current)
+    for domain in settings.domains:
+        # A name of a domain elsewhere whose exchangers were never seen leads to itself on purpose.
+        mine = current.domain(domain).aliases
+        for name in mine:
+            way = resolver.circle(book.probe(name, domain))
+            if not way:
                 continue
-            for item in following:
-                if item not in seen:
-                    seen.add(item)
-                    waiting.append(item)
+            path = f"data/domains/{domain}/aliases"
+            line = aliases.line_of(current.domain(domain).aliases_text, name)
+            where = f"{path}: line {line}: " if line else f"{path}: "
+            chain = " → ".join(way)
+            wrong = "goes round in a circle" if way[-1] in way[:-1] else f"takes over {LIMIT} steps"
+            yield Finding(
+                "alias-loop", Level.FAIL, f"{where}mail to {name}@{domain} {wrong}: {chain}.",
+                f"end the circle in {path}; a name that is its own target is one too",
+                f"{name}@{domain}", chain, _WHY_LOOP,
+            )  # fmt: skip
 
 
-def _book(context: CheckContext) -> _Book:
-    settings, current = context.settings, context.state
-    domains = {}
-    for domain in context.local_domains:
-        have = current.domain(domain) if domain in settings.domains else DomainState()
-        if domain in settings.receiving or domain == settings.mail_hostname:
-            users = plan.served_users(have)
-            rules = plan.served_aliases(settings, have)
-        else:
-            users = have.users
-            servers = current.exchangers.get(domain, _NEVER_SEEN)
-            rules = plan.aliases_via(domain, have, servers)
-        domains[str(domain)] = _Domain(frozenset(users), rules)
-    return _Book(domains)
-
-
-def _aliases(context: CheckContext) -> Iterator[Finding]:
-    book = _book(context)
+def _aliases(context: CheckContext, resolver: Book) -> Iterator[Finding]:
     for domain in context.settings.domains:
-        rules = book.domains[domain].rules
-        for name in rules:
-            yield from _alias(book, domain, name)
+        for name in resolver.domains[domain].rules:
+            yield from _alias(resolver, domain, name)
         if domain in context.settings.receiving:
-            yield from _roles(book, domain)
+            yield from _roles(resolver, domain)
 
 
-def _alias(book: _Book, domain: Domain, name: str) -> Iterator[Finding]:
-    address = f"{_ANYBODY if name == CATCH_ALL else name}@{domain}"
+def _alias(resolver: Book, domain: Domain, name: str) -> Iterator[Finding]:
+    address = book.probe(name, domain)
     shown = f"{name}@{domain}"
     path = f"data/domains/{domain}/aliases"
-    end = book.loop(address)
-    if end:
-        yield Finding(
-            "alias-loop", Level.FAIL, f"Mail to {shown} goes round in a circle.",
-            f"end the circle in {path}; a name that is its own target is one too", shown,
-            f"more than {_LIMIT} steps, the last at {end}", _WHY_LOOP,
-        )  # fmt: skip
+    if resolver.circle(address):
         return
-    lost = sorted(set(book.nowhere(address)))
+    lost = sorted({way[-1] for way in resolver.nowhere(address)})
     for target in lost:
         yield Finding(
             "alias-nowhere", Level.WARN, f"Mail to {shown} leads to {target}, which is nobody.",
@@ -156,18 +90,18 @@ def _alias(book: _Book, domain: Domain, name: str) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _roles(book: _Book, domain: Domain) -> Iterator[Finding]:
+def _roles(resolver: Book, domain: Domain) -> Iterator[Finding]:
     """postmaster and abuse: there, and read by somebody."""
     kept = []
     for name in ROLES:
         address = f"{name}@{domain}"
-        if not book.exists(address):
+        if not resolver.exists(address):
             yield Finding(
                 "role-missing", Level.FAIL, f"{address} does not exist.",
                 f"add a line to data/domains/{domain}/aliases:\n{name}: you@example.net", address,
                 "no such user or alias", _WHY_ROLE,
             )  # fmt: skip
-        elif not book.next(address) and not _leaves(book, domain, name):
+        elif not resolver.next(address) and not _leaves(resolver, domain, name):
             kept.append(name)
     if kept:
         lines = "\n".join(f"{name}: you@example.net" for name in kept)
@@ -179,8 +113,8 @@ def _roles(book: _Book, domain: Domain) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _leaves(book: _Book, domain: Domain, name: str) -> bool:
-    targets = book.domains[domain].rules.get(name, ())
+def _leaves(resolver: Book, domain: Domain, name: str) -> bool:
+    targets = resolver.domains[domain].rules.get(name, ())
     return any(isinstance(target, (Via, Pipe)) for target in targets)
 
 
@@ -190,7 +124,7 @@ def _users(context: CheckContext) -> Iterator[Finding]:
         name
         for domain in settings.domains
         for name, secret in context.state.domain(domain).users.items()
-        if not isinstance(secret, Denied) and name not in (*ROLES, *REPORTS)
+        if not isinstance(secret, Denied) and userdb.owner(name) not in (*ROLES, *REPORTS)
     ]
     if not senders:
         yield Finding(

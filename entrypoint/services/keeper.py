@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from entrypoint import apply, output, reconcile, renewal, rights, rotation, state
-from entrypoint.checks import daily
+from entrypoint.checks import accounts, daily
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
 from entrypoint.findings import Finding, Level
@@ -140,6 +140,7 @@ class Keeper:
         found = (
             *current.findings,
             *state.unserved(current, self.settings.domains),
+            *accounts.circles(self.settings, current),
             *self._news,
             *renewal.findings(self.settings, current, datetime.now(UTC)),
         )

@@ -229,11 +229,13 @@ def test_ipv6_that_is_switched_off(server: Server, healthy: set[Key], world: Wor
 
 def test_aliases_in_a_circle(server: Server, healthy: set[Key]) -> None:
     path = server.data / f"domains/{DOMAIN}/aliases"
+    # The keeper says it too, if it looks meanwhile.
+    server.log.tolerate(rf"fail: data/domains/{DOMAIN}/aliases: line [12]: .* in a circle")
     server.machine.write(path, "a: b\nb: a\nc: nobody-here\n")
     try:
         new = findings(server)
     finally:
-        server.machine.delete(path)
+        server.machine.write(path, "# none\n")
     assert new ^ healthy == {
         ("accounts", "fail", "alias-loop", f"a@{DOMAIN}"),
         ("accounts", "fail", "alias-loop", f"b@{DOMAIN}"),

@@ -157,3 +157,132 @@ def test_an_internationalized_target_is_in_ascii() -> None:
     assert str(target) == "i@xn--bcher-kva.example"
     assert isinstance(target, Mailbox)
     assert Address.parse(str(target)) == str(target)
+
+
+# Edits.
+
+OWN = (
+    "# Mine, in an order of its own.\r\n"
+    "\n"
+    "  Sales :  i,you@Example.net ,\n"
+    "\t# sales: not a line\n"
+    "zeta: a@example.net\n"
+    "run: | /usr/bin/tool --flag \n"
+    "*: me@example.net\r\n"
+    "\n"
+    "last: b@example.net, c@example.net , b@EXAMPLE.net"
+)  # fmt: skip
+
+
+def to(*texts: str) -> list[Mailbox | Via]:
+    return [aliases.parse_target(text, EXAMPLE_COM) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "line", "changed"),
+    [
+        ("sales", ["b@example.net"], 3, "  Sales :  i,you@Example.net , b@example.net"),
+        ("zeta", ["i", "a@example.net"], 5, "zeta: a@example.net, i@example.com"),
+        ("*", ["x@example.net", "x@example.net"], 7, "*: me@example.net, x@example.net\r"),
+        ("last", ["d@example.net via mx.example.net"], 9,
+         "last: b@example.net, c@example.net , b@EXAMPLE.net, d@example.net via mx.example.net"),
+    ],
+)  # fmt: skip
+def test_adding_changes_one_line(name: str, targets: list[str], line: int, changed: str) -> None:
+    lines = OWN.split("\n")
+    lines[line - 1] = changed
+    assert aliases.add(OWN, name, to(*targets), EXAMPLE_COM) == "\n".join(lines)
+
+
+def test_what_is_there_is_not_added_again() -> None:
+    for name, target in (
+        ("sales", "i@example.com"),
+        ("sales", "you@example.NET"),
+        ("*", "me@example.net"),
+    ):
+        assert aliases.add(OWN, name, to(target), EXAMPLE_COM) == OWN
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "new: i@example.com\n"),
+        ("# mine", "# mine\nnew: i@example.com\n"),
+        ("a: b\r\n", "a: b\r\nnew: i@example.com\r\n"),
+        (OWN, OWN + "\nnew: i@example.com\n"),
+    ],
+)
+def test_a_new_name_gets_a_line_at_the_end(text: str, expected: str) -> None:
+    assert aliases.add(text, "new", to("i"), EXAMPLE_COM) == expected
+
+
+def test_nothing_stands_beside_a_program() -> None:
+    with pytest.raises(aliases.EditError, match=r"^line 6: run runs a program, beside which"):
+        aliases.add(OWN, "run", to("i"), EXAMPLE_COM)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "line", "changed"),
+    [
+        ("sales", ["i@example.com"], 3, "  Sales :  you@Example.net ,"),
+        ("sales", ["you@example.net"], 3, "  Sales :  i,"),
+        ("sales", ["i", "you@example.net"], 3, None),
+        ("sales", [], 3, None),
+        ("zeta", ["a@example.net"], 5, None),
+        ("run", [], 6, None),
+        ("last", ["b@example.net"], 9, "last: c@example.net"),
+        ("last", ["c@example.net"], 9, "last: b@example.net, b@EXAMPLE.net"),
+        ("last", [], 9, None),
+    ],
+)
+def test_removing_takes_that_alone(
+    name: str, targets: list[str], line: int, changed: str | None
+) -> None:
+    lines = OWN.split("\n")
+    lines[line - 1 : line] = [] if changed is None else [changed]
+    expected = "\n".join(lines)
+    if changed is None and line == 9:
+        expected += "\n"
+    assert aliases.remove(OWN, name, to(*targets), EXAMPLE_COM) == expected
+
+
+def test_removing_what_is_not_there() -> None:
+    with pytest.raises(aliases.EditError, match=r"^line 5: zeta does not lead to i@example.com$"):
+        aliases.remove(OWN, "zeta", to("a@example.net", "i"), EXAMPLE_COM)
+
+
+@given(
+    TEXTS, st.sampled_from(["a", "b", "*", "new"]), st.sampled_from(["x@a.example", "*@b.example"])
+)
+def test_no_edit_touches_another_line(text: str, name: str, target: str) -> None:
+    try:
+        before = parsed(text)
+    except ValueError:
+        return
+    try:
+        added = aliases.add(text, name, to(target), EXAMPLE_COM)
+    except aliases.EditError:
+        assert isinstance(before[name][0], Pipe)
+        return
+    after = parsed(added)
+    have = before.get(name, ())
+    wanted = to(target)[0]
+    assert after == {**before, name: have if wanted in have else (*have, wanted)}
+    old, new = text.split("\n"), added.split("\n")
+    assert len([line for line, other in zip(old, new, strict=False) if line != other]) <= 1
+    assert all(
+        new[number] == line
+        for number, line in enumerate(old)
+        if number + 1 != aliases.line_of(added, name)
+    )
+    assert aliases.line_of(added, name) > 0
+    less = aliases.remove(added, name, [wanted], EXAMPLE_COM)
+    left = tuple(item for item in have if item != wanted)
+    rest = {key: value for key, value in before.items() if key != name}
+    assert parsed(less) == ({**rest, name: left} if left else rest)
+    assert parsed(aliases.remove(added, name, [], EXAMPLE_COM)) == rest
+
+
+def test_lines_are_found_in_files_that_are_not_valid_too() -> None:
+    text = "\n# a: b\nA: b\nno colon\nb:\na: c\n"
+    assert [aliases.line_of(text, name) for name in ("a", "b", "no colon", "c")] == [3, 5, 0, 0]

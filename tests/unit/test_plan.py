@@ -241,6 +241,27 @@ def test_all_keys_have_a_copy_also_those_that_do_not_sign() -> None:
     assert found["/data/state/good/example.com/aliases"].content == b"a: i@example.com\n"
 
 
+def test_credentials_with_a_name_go_where_their_user_does() -> None:
+    """`i+phone` is a user to chasquid, and `you+web` one of somebody who has nothing else."""
+    users = {name: Plain(b"x") for name in ("i", "i+phone", "you+web", "rua+x")}
+    state = state_of(example_com=DomainState(users=users, keys=(ED25519,)))
+    found, rules = served(plan.build(asked(FORWARD_TO="me@example.net"), state, PATHS))
+    assert found == {*users, "you", "postmaster", "abuse", "rua", "ruf"}
+    assert rules == {name: ["me@example.net"] for name in ("*", "i", "you", "postmaster", "abuse")}
+    copy = files(plan.build(asked(), state, PATHS))["/data/state/good/example.com/users"]
+    assert set(userdb.parse(copy.content.decode())) == set(users), "the owner's alone"
+
+
+def test_that_there_is_nobody_is_kept_too() -> None:
+    """Else the copy of what was there before would come back on the day of a broken edit."""
+    have = DomainState(keys=(ED25519,), present=frozenset({"users", "aliases"}))
+    found = files(plan.build(asked(), State(domains={EXAMPLE_COM: have}), PATHS))
+    copies = {name: found[f"/data/state/good/example.com/{name}"].content.decode()
+              for name in ("users", "aliases")}  # fmt: skip
+    assert copies == {"users": "# none\n", "aliases": ""}
+    assert userdb.parse(copies["users"]) == {}
+
+
 def test_a_domain_that_is_taken_out_of_the_settings() -> None:
     made = plan.build(asked(), FULL, PATHS)
     assert not any("example.org" in str(item.path) for item in items(made))

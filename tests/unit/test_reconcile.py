@@ -68,6 +68,19 @@ def test_users_and_aliases_need_a_reload(paths: Paths, ids: Ids) -> None:
     }
 
 
+def test_a_domain_whose_folder_is_gone_goes_on(paths: Paths, ids: Ids) -> None:
+    run(paths, ids)
+    put_domain(paths, EXAMPLE_COM, users=USERS, aliases="a: i\n")
+    run(paths, ids)
+    served = tree(paths.chasquid)
+    shutil.rmtree(paths.domains)
+    run(paths, ids)
+    assert tree(paths.chasquid) == served, "also the key, and no other"
+    assert sorted(item.message.partition(". ")[0] for item in state.load(paths).findings) == [
+        f"data/domains/example.com/{name}: is gone" for name in ("aliases", "dkim:t1e.pem", "users")
+    ]
+
+
 def test_domains_and_limits_need_a_restart(paths: Paths, ids: Ids) -> None:
     run(paths, ids)
     assert run(paths, ids, MAX_QUEUE="10").effect is Effect.RESTART

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from entrypoint.userdb import Denied
 from tests.unit import chasquid
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, key_pem, put, put_domain
 
+NOTHING = "nothing of it is served, as there is no good copy"
 USERS = 'users { key: "i" value { denied {} } }\n'
 OTHER = 'users { key: "you" value { denied {} } }\n'
 RSA = "dkim:t1r.pem"
@@ -70,13 +72,20 @@ def test_a_volume_that_is_fine(paths: Paths) -> None:
     [
         ("users", "users { s3cret }", "line 1: not in chasquid's text format"),
         ("users", USERS + "\nusers {\n  key: 3\n}\n", "line 4: not in chasquid's text format"),
-        ("users", USERS + USERS, "user 'i' stands twice"),
-        ("users", "", "the file is empty; a domain without users has no such file"),
+        ("users", USERS + USERS, "line 2: user 'i' stands twice"),
+        ("users", "", "the file is empty; if it shall hold nothing, write a comment"),
         ("users", USERS.encode() + b"\n# \xff\n", "line 3: not UTF-8 text"),
-        ("users", chasquid.write_users({"a:b": {}}), "user 'a:b': a name has no * or # first"),
+        (
+            "users",
+            chasquid.write_users({"a:b": {}}),
+            "line 2: user 'a:b': a name has no *, # or + first",
+        ),
         ("aliases", "a: b\n\nsales\n", "line 3: 'sales' has no colon; write it as name: address"),
         ("aliases", "a: b\na: c", "line 2: 'a' stands twice"),
         ("aliases", b"a: b\n\xfe", "line 2: not UTF-8 text"),
+        ("aliases", "\ufeffa: b\n", "line 1: it begins with a byte order mark; save it as UTF-8"),
+        ("users", f"\ufeff{USERS}", "line 1: it begins with a byte order mark; save it as UTF-8"),
+        ("aliases", "a: b\nc\0d: b\n", "line 2: 'c\\x00d' is not a name"),
     ],
 )
 def test_a_broken_file_is_named_by_line_and_its_good_copy_serves(
@@ -105,12 +114,72 @@ def test_a_broken_file_without_a_good_copy(paths: Paths, good: str | bytes | Non
     assert have.broken == {"users"}
 
 
-def test_a_file_that_was_removed_is_no_damage(paths: Paths) -> None:
-    put(paths.good / EXAMPLE_COM / "users", USERS)
+def test_a_file_that_never_was_is_no_damage(paths: Paths) -> None:
     put_domain(paths, EXAMPLE_COM, aliases="a: b\n")
     found = state.load(paths)
     assert found.findings == ()
     assert found.domain(EXAMPLE_COM).users == {}
+    assert found.domain(EXAMPLE_COM).present == {"aliases"}
+
+
+@pytest.mark.parametrize("name", ["users", "aliases"])
+def test_a_file_that_is_gone_is_damage(paths: Paths, name: str) -> None:
+    """Some editors remove a file before they write it anew; meanwhile everybody goes on."""
+    put(paths.good / EXAMPLE_COM / name, USERS if name == "users" else "old: i\n")
+    paths.domain(EXAMPLE_COM).mkdir(parents=True)
+    found = state.load(paths)
+    [finding] = found.findings
+    assert f"domains/example.com/{name}: is gone. Until it is mended the last" in finding.message
+    assert finding.fix.startswith("put it back: cp ")
+    have = found.domain(EXAMPLE_COM)
+    assert have.users or have.aliases
+    assert have.broken == {name}
+    assert have.present == frozenset()
+    # And what the fix says of an intended end is one.
+    put_domain(paths, EXAMPLE_COM, **{name: "# none\n"})
+    found = state.load(paths)
+    assert found.findings == ()
+    have = found.domain(EXAMPLE_COM)
+    assert not have.users
+    assert not have.aliases
+    assert have.present == {name}
+
+
+def test_a_file_that_holds_nothing_is_damage_where_it_held_something(paths: Paths) -> None:
+    put_domain(paths, EXAMPLE_COM, aliases="")
+    assert state.load(paths).findings == ()
+    put(paths.good / EXAMPLE_COM / "aliases", "")
+    assert state.load(paths).findings == (), "nothing was there before, either"
+    put(paths.good / EXAMPLE_COM / "aliases", "old: i\n")
+    for content in ("", "\n \n"):
+        put_domain(paths, EXAMPLE_COM, aliases=content)
+        found = state.load(paths)
+        [finding] = found.findings
+        assert "aliases: the file is empty; if it shall hold nothing, write a" in finding.message
+        assert set(found.domain(EXAMPLE_COM).aliases) == {"old"}
+    (paths.domain(EXAMPLE_COM) / "aliases").unlink()
+    put(paths.good / EXAMPLE_COM / "aliases", "")
+    assert state.load(paths).findings == (), "it is gone, and with it nothing"
+
+
+def test_what_is_no_plain_file_is_damage_and_is_not_waited_for(paths: Paths) -> None:
+    folder = paths.domain(EXAMPLE_COM)
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "users")
+    (folder / "aliases").symlink_to("/dev/zero")
+    assert (
+        sorted(item.message.partition(": ")[2] for item in state.load(paths).findings)
+        == [f"is not a plain file. Until it is mended {NOTHING}."] * 2
+    )
+
+
+def test_a_file_without_an_end(paths: Paths) -> None:
+    folder = paths.domain(EXAMPLE_COM)
+    folder.mkdir(parents=True)
+    with (folder / "aliases").open("wb") as stream:
+        stream.truncate(10 * 1024**3)
+    [finding] = state.load(paths).findings
+    assert "aliases: is larger than 16 MB." in finding.message
 
 
 def test_a_link_to_nothing_is_damage(paths: Paths) -> None:

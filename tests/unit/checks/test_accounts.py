@@ -95,6 +95,18 @@ def test_a_circle_through_two_domains(served: Scene) -> None:
     ]  # fmt: skip
 
 
+def test_a_circle_is_shown_with_its_line(served: Scene) -> None:
+    text = "# mine\n\nsales: support\nsupport: desk\ndesk: support\n"
+    served.with_domain(aliases=aliases.parse(text, EXAMPLE_COM), aliases_text=text)
+    first = next(item for item in served.found(accounts.check) if item.id == "alias-loop")
+    chain = " → ".join(f"{name}@example.com" for name in ("sales", "support", "desk", "support"))
+    assert first.message == (
+        "data/domains/example.com/aliases: line 3: mail to sales@example.com goes round in a "
+        f"circle: {chain}."
+    )
+    assert first.seen == chain
+
+
 def test_a_circle_that_the_owner_s_forward_ends(served: Scene) -> None:
     served.settings = asked(FORWARD_TO="me@example.net")
     rules(served, "sales: nobody-here\n")

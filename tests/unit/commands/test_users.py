@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from entrypoint import apply, control, state, userdb
+from entrypoint import apply, control, events, state, userdb
+from entrypoint.commands import users
 from entrypoint.control import AbsentError
 from entrypoint.paths import Paths
 from entrypoint.userdb import Denied, Plain, Scrypt
@@ -20,6 +21,7 @@ from tests.unit.commands.conftest import SETTINGS, Server
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, HOST, put_domain, tree
 
 SECRET = r"[a-hjkmnp-z2-9]{7}(?:-[a-hjkmnp-z2-9]{7}){3}"
+LONG = "the password has more than 512 bytes"
 NOTE = "note: The mail server is not running; it will know this when it starts.\n"
 
 
@@ -102,7 +104,9 @@ def test_a_password_from_standard_input(server: Server, end: bytes) -> None:
         (b"\n", "the password is empty"),
         (b"short\n", "the password has 5 characters; at least 8 are needed"),
         (b"two\nlines\n", "the password holds a control character"),
-        (b"x" * 10_000, "the password has more than 512 bytes"),
+        (b"x" * 10_000, LONG),
+        *((b"x" * n + "é".encode() * 5000, LONG) for n in range(2)),
+        *((b"x" * n + "\U0001f4e7".encode() * 5000, LONG) for n in range(4)),
         (b"\xff" * 10, "the password is not UTF-8 text"),
     ],
 )
@@ -195,10 +199,126 @@ def test_listing(server: Server) -> None:
     for address in ("you@example.com", "i@example.org", "i@example.com"):
         server.run("add-user", address)
     put_domain(server.context.paths, EXAMPLE_ORG, users='users { key: "shut" value { denied {} } }')
-    assert server.run("list-users").out == "i@example.com\nyou@example.com\n"
-    assert json.loads(server.run("list-users", "--json").out) == [
-        {"address": "i@example.com"}, {"address": "you@example.com"},
+    listed = json.loads(server.run("list-users", "--json").out)
+    assert [item["address"] for item in listed] == ["i@example.com", "you@example.com"]
+
+
+def test_credentials_are_grouped_under_their_user(server: Server) -> None:
+    put_domain(
+        server.context.paths, EXAMPLE_ORG, users='users { key: "by+hand" value { plain {} } }'
+    )
+    for name in ((), ("--name", "web"), ("--name", "Newsletter")):
+        assert server.run("add-user", "i@example.com", *name).status == 0
+    created = state.load(server.context.paths).created
+    assert set(created) == {"i@example.com", "i+web@example.com", "i+newsletter@example.com"}
+    apply.write(
+        server.context.paths.created,
+        json.dumps({"i@example.com": 0.0, "i+web@example.com": 86400.0}).encode(),
+        server.context.ids,
+    )
+    used = {"i+web@example.com": 90061.0, "stranger@@": 1.0, "you@elsewhere.example": 2.0}
+    server.patch.setattr(events, "last_logins", lambda _paths: used)
+    done = server.run("list-users")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == (
+        "i@example.com\n"
+        "    (no name)   created 1970-01-01 00:00  not used yet\n"
+        "    newsletter  created unknown           not used yet\n"
+        "    web         created 1970-01-02 00:00  used 1970-01-02 01:01\n"
+        "by@example.org\n"
+        "    hand        created unknown           not used yet\n"
+        "Times are UTC.\n"
+    )
+    [mine, other] = json.loads(server.run("list-users", "--json").out)
+    assert mine["credentials"] == [
+        {"name": "", "login": "i@example.com", "created": "1970-01-01T00:00:00Z",
+         "last_used": None},
+        {"name": "newsletter", "login": "i+newsletter@example.com", "created": None,
+         "last_used": None},
+        {"name": "web", "login": "i+web@example.com", "created": "1970-01-02T00:00:00Z",
+         "last_used": "1970-01-02T01:01:01Z"},
     ]  # fmt: skip
+    assert other["address"] == "by@example.org"
+
+
+def test_when_the_store_does_not_answer_that_is_said(server: Server) -> None:
+    server.run("add-user", "i@example.com")
+    done = server.run("list-users")
+    assert "used" not in done.out
+    assert done.err.startswith("note: When they were last used is not known")
+    [mine] = json.loads(server.run("list-users", "--json").out)
+    assert "last_used" not in mine["credentials"][0]
+
+
+def test_logins_of_an_internationalized_domain_are_found() -> None:
+    assert users._ascii_names({"i@bücher.example": 1.0}) == {"i@xn--bcher-kva.example": 1.0}
+
+
+def test_a_credential_with_a_name(server: Server) -> None:
+    done = server.run("add-user", "i@example.com", "--name", "phone")
+    assert done.out.startswith(
+        "Added i+phone@example.com, which sends as i@example.com. Its secret, which is shown"
+    )
+    assert "    user name   i+phone@example.com\n" in done.out
+    match = re.search(SECRET, done.out)
+    assert match
+    assert server.users()["i+phone"].matches(match[0])
+    check = ("check-password", "i@example.com", "--password-stdin", "--name", "phone")
+    assert server.run(*check, stdin=match[0].encode()).status == 0
+    found = json.loads(server.run("add-user", "i@example.com", "--name", "tv", "--json").out)
+    assert (found["address"], found["user"]) == ("i@example.com", "i+tv@example.com")
+    assert server.run("add-user", "i@example.com").status == 0
+    assert set(server.users()) == {"i", "i+phone", "i+tv"}
+    before = state.load(server.context.paths).created
+    assert server.run("set-password", "i@example.com", "--name", "phone").status == 0
+    assert not server.users()["i+phone"].matches(match[0])
+    assert server.run(*check, stdin=match[0].encode()).err == (
+        "error: this is not the password of i+phone@example.com\n"
+    )
+    assert state.load(server.context.paths).created == before
+
+
+def test_removing_one_credential_or_all(server: Server) -> None:
+    for name in ((), ("--name", "a"), ("--name", "b")):
+        server.run("add-user", "i@example.com", *name)
+    server.run("add-user", "you@example.com", "--name", "a")
+    done = server.run("remove-user", "i@example.com", "--name", "a")
+    assert done.out == "Removed i+a@example.com.\n"
+    assert set(server.users()) == {"i", "i+b", "you+a"}
+    done = server.run("remove-user", "i@example.com")
+    assert done.out == "Removed i@example.com, and its credentials: b.\n"
+    assert set(server.users()) == {"you+a"}
+    done = server.run("remove-user", "you@example.com", "--name", "a")
+    assert done.out == (
+        "Removed you+a@example.com.\n"
+        "It was the last of you@example.com, which is no user any more.\n"
+    )
+    assert server.users() == {}
+    assert state.load(server.context.paths).created == {}
+
+
+def test_a_removal_that_leaves_an_alias_without_an_end_says_so(server: Server) -> None:
+    server.run("add-user", "i@example.com")
+    put_domain(server.context.paths, EXAMPLE_ORG, aliases="a: i@example.com\nb: who\n")
+    done = server.run("remove-user", "i@example.com")
+    assert done.status == 0
+    assert [line for line in done.err.splitlines() if line.startswith("warning")] == [
+        "warning: a@example.org leads to i@example.com, which is nobody now"
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "two words", "a+b", "a@b", "x" * 25, "é", "*", ".a"])
+def test_names_that_no_credential_has(server: Server, name: str) -> None:
+    done = server.run("add-user", "i@example.com", "--name", name)
+    assert (done.status, done.out) == (2, "")
+    assert "does not name a credential: 1 to 24 letters, digits and . _ -" in done.err
+    assert server.users() == {}
+
+
+def test_a_login_that_is_too_long(server: Server) -> None:
+    done = server.run("add-user", f"{'i' * 50}@example.com", "--name", "x" * 20)
+    assert done.status == 2
+    assert "is too long: a login has at most 64 characters before the @" in done.err
 
 
 @pytest.mark.parametrize(
@@ -237,6 +357,15 @@ def test_listing(server: Server) -> None:
         ),
         ("set-password you@example.net", 1, "example.net is not one of the domains"),
         ("remove-user you@example.com", 1, "you@example.com is no user"),
+        ("remove-user i@example.com --name tv", 1, "i+tv@example.com is no credential of a user"),
+        ("set-password i@example.com --name tv", 1, "i+tv@example.com is no credential of a user"),
+        ("set-password two@example.com", 1, "two@example.com is a user, but has only credentials"),
+        ("check-password i@example.com --name tv --password-stdin", 1, "i+tv@example.com is no cr"),
+        (
+            "add-user two@example.com --name tv",
+            1,
+            "two+tv@example.com exists already\n  fix: to gi",
+        ),
         ("remove-user you@example.net", 1, "example.net is not one of the domains"),
         ("check-password you@example.com --password-stdin", 1, "you@example.com is no user"),
     ],
@@ -245,6 +374,7 @@ def test_each_mistake_has_its_message_and_status(
     server: Server, arguments: str, status: int, message: str
 ) -> None:
     server.run("add-user", "i@example.com")
+    server.run("add-user", "two@example.com", "--name", "tv")
     before = tree(server.context.paths.root)
     done = server.run(*arguments.split(" "))
     assert (done.status, done.out) == (status, "")

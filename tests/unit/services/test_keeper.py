@@ -175,6 +175,23 @@ def test_a_warning_is_said_but_no_reason_to_be_unhealthy(watch: Watch) -> None:
     assert watch.problems == []
 
 
+def test_a_circle_is_told_and_serves_as_it_is_written(watch: Watch) -> None:
+    """As chasquid has it: 451 for that name, and everything else in the file in service."""
+    watch.look()
+    put_domain(watch.paths, EXAMPLE_COM, aliases="a: b\n\nb: a\ngood: me@example.net\n")
+    said = [text for text in watch.look() if text.startswith("fail: ")]
+    ways = ("a@example.com → b@example.com → a", "b@example.com → a@example.com → b")
+    for text, line, way in zip(said, (1, 3), ways, strict=True):
+        assert text.startswith(f"fail: data/domains/example.com/aliases: line {line}: mail to ")
+        assert f" goes round in a circle: {way}@example.com. Fix: " in text
+    assert [f"fail: {text}" for text in watch.problems] == said
+    text = (watch.paths.chasquid / "domains/example.com/aliases").read_text()
+    assert "good: me@example.net\n" in text
+    put_domain(watch.paths, EXAMPLE_COM, aliases="a: b\nb: me@example.net\n")
+    assert len([text for text in watch.look() if text.startswith("mended: ")]) == 2
+    assert watch.problems == []
+
+
 def test_findings_survive_a_restart_of_the_keeper(watch: Watch, ids: Ids) -> None:
     put_domain(watch.paths, EXAMPLE_COM, users="x")
     watch.look()
