@@ -227,7 +227,8 @@ _add(
     "The receiver takes the address for one of a home or dial-up connection, or for one that may "
     "not send at all.",
     "set a PTR that does not contain the address (MAIL_HOSTNAME); if the answer names a list "
-    "(PBL), take the address off there. Mail from a real home connection will not be taken: use a server",
+    "(PBL), take the address off there. Mail from a real home connection will "
+    "not be taken: use a server",
     r"p=NotAuthorizedError",
     r"not authorized to send email directly",
     r"dynamic(ally assigned)? ip|dial-?up|residential|\bpbl\b|generic (ptr|rdns|reverse)",
@@ -371,7 +372,8 @@ _add(
     "unreachable",
     "The receiver's server cannot be reached: nothing listens there, or there is no route.",
     "nothing, if it is for this domain alone: it is tried again by itself. \"no route\" or "
-    "\"network is unreachable\" for IPv6: the host has no working IPv6; mend it, or PUBLIC_IPV6=none",
+    "\"network is unreachable\" for IPv6: the host has no working IPv6; mend it, or "
+    "PUBLIC_IPV6=none",
     r"connection refused|no route to host|network is unreachable|host is down",
 )  # fmt: skip
 _add(
