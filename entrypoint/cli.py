@@ -21,6 +21,8 @@ VERBS = {
     "dns": ("commands.dns", "dns"),
     "publish-dns": ("commands.publish", "publish_dns"),
     "doctor": ("commands.doctor", "doctor"),
+    "send-test": ("commands.mail", "send_test"),
+    "mail-settings": ("commands.mail", "mail_settings"),
     "rotate-dkim": ("commands.dkim", "rotate_dkim"),
     "list-certs": ("commands.certs", "list_certs"),
     "renew-cert": ("commands.certs", "renew_cert"),

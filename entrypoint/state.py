@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -75,6 +76,8 @@ class State:
     issues: Mapping[Domain, Issue] = field(default_factory=dict)
     # Mail exchangers of domains that receive elsewhere; a missing domain was never looked up.
     exchangers: Mapping[Domain, tuple[Domain, ...]] = field(default_factory=dict)
+    # Log-ins that a verb made for itself and that have not expired: served, and never kept.
+    lent: Mapping[Domain, userdb.Users] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
     def domain(self, domain: Domain) -> DomainState:
@@ -102,6 +105,7 @@ def load(paths: Paths) -> State:
         self_signed=_self_signed(paths),
         issues=_issues(paths),
         exchangers=_exchangers(paths),
+        lent=_lent(paths),
         findings=tuple(findings),
     )
 
@@ -166,6 +170,52 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
         damaged=frozenset(damaged),
         broken=frozenset(broken),
     )
+
+
+@dataclass(frozen=True)
+class Loan:
+    """A log-in for a moment. `until` is in seconds of time.monotonic(), which all processes share,
+    and which goes with the folder when the machine or the container starts anew."""
+
+    domain: Domain
+    users: userdb.Users
+    until: float
+
+    @property
+    def expired(self) -> bool:
+        return time.monotonic() >= self.until
+
+    def dump(self) -> bytes:
+        text = userdb.render(self.users)
+        return json.dumps({"domain": self.domain, "users": text, "until": self.until}).encode()
+
+    @classmethod
+    def load(cls, raw: bytes) -> Loan:
+        """Raises ValueError, KeyError or TypeError for what dump did not make."""
+        content = json.loads(raw)
+        users = userdb.parse(content["users"])
+        return cls(Domain.parse(content["domain"]), users, float(content["until"]))
+
+
+def loans(paths: Paths) -> dict[Path, Loan | None]:
+    """What is lent, by its file; None for a file that makes no sense."""
+    found: dict[Path, Loan | None] = {}
+    for path in sorted(paths.lent.glob("*.json")):
+        try:
+            found[path] = Loan.load(path.read_bytes())
+        except FileNotFoundError:
+            continue  # taken back meanwhile
+        except (OSError, ValueError, KeyError, TypeError):
+            found[path] = None
+    return found
+
+
+def _lent(paths: Paths) -> Mapping[Domain, userdb.Users]:
+    users: dict[Domain, dict[str, userdb.Secret]] = {}
+    for loan in loans(paths).values():
+        if loan and not loan.expired:
+            users.setdefault(loan.domain, {}).update(loan.users)
+    return users
 
 
 # How a retired key's file is called: when, and the name that it had.

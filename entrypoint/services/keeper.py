@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
-from entrypoint import apply, output, reconcile, renewal, rights, rotation, state
+from entrypoint import apply, lending, output, reconcile, renewal, rights, rotation, state
 from entrypoint.checks import daily
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
@@ -110,6 +110,8 @@ class Keeper:
         if time.monotonic() >= self._next_exchangers:
             self._next_exchangers = time.monotonic() + _EXCHANGERS
             self._news = reconcile.refresh_exchangers(self.settings, self.paths, self.ids)
+            self._seen = ()
+        if lending.sweep(self.paths, self.ids):
             self._seen = ()
         seen = signature(self.paths)
         if seen == self._seen and time.monotonic() < self._next_findings:

@@ -36,6 +36,7 @@ _STEADY = 10.0  # seconds of life after which a death counts as the first again
 _STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
 _READY_WAIT = 15.0  # seconds for chasquid to load and listen
 _RELOAD_WAIT = 5.0  # seconds for chasquid to read users and aliases
+_WATCH_WAIT = 20.0  # seconds for a message to come into the queue
 _READ_WAIT = 8.0  # seconds for a look at the queue or at reports
 _IDLE = 0.05  # seconds of silence that end an event of several lines
 
@@ -343,6 +344,8 @@ class Holder:
                 answer = self.status()
             elif command in ("queue", "reports"):
                 answer = await _read_mail(command, *words)
+            elif command == "watch":
+                return await _watch(writer, *words)
             else:
                 answer = {"error": "unknown command"}
             writer.write(json.dumps(answer).encode() + b"\n")
@@ -362,6 +365,14 @@ async def _read_mail(*words: str) -> dict[str, Any]:
         return {"error": why}
     found = json.loads(output)
     return found if isinstance(found, dict) else {}
+
+
+async def _watch(writer: asyncio.StreamWriter, *words: str) -> None:
+    """Pass on what the watcher of the queue says, as it says it."""
+    argv = (sys.executable, "-I", "-m", "entrypoint.services.watcher", *words)
+    async for line in process.lines_of(argv, {"LANG": "C.UTF-8"}, timeout=_WATCH_WAIT):
+        writer.write(line)
+        await writer.drain()
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
