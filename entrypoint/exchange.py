@@ -125,7 +125,8 @@ def _text(raw: bytes | str) -> str:
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
+    # smtplib makes a closed connection of a time-out.
+    if isinstance(error, TimeoutError) or str(error).endswith("timed out"):
         return "no answer in time"
     if isinstance(error, smtplib.SMTPResponseException):
         return clean(f"{error.smtp_code} {_text(error.smtp_error)}")[:_MAX_WORDS]

@@ -282,7 +282,7 @@ def open_port(
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or str(error).endswith("timed out"):
         return "no answer in time"
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         code, text = next(iter(error.recipients.values()))
