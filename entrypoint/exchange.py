@@ -20,6 +20,7 @@ from entrypoint.maillog import clean
 _TIMEOUT = 8.0  # seconds for each answer
 _MOST = 3  # addresses that are tried
 LONGEST = 30.0  # seconds after which nobody should wait for it any more
+SILENT = "no answer in time"
 _MAX_WORDS = 200  # characters
 
 
@@ -127,7 +128,7 @@ def _text(raw: bytes | str) -> str:
 def _words(error: Exception) -> str:
     # smtplib makes a closed connection of a time-out.
     if isinstance(error, TimeoutError) or str(error).endswith("timed out"):
-        return "no answer in time"
+        return SILENT
     if isinstance(error, smtplib.SMTPResponseException):
         return clean(f"{error.smtp_code} {_text(error.smtp_error)}")[:_MAX_WORDS]
     if isinstance(error, OSError) and error.strerror:

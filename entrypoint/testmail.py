@@ -163,7 +163,10 @@ class Report:
         """What the answers mean."""
         texts = [self.refusal, *(f.answer for f in self.fates.values() if f.state != "sent")]
         if self.state == "pending" and self.look:
-            texts += [f"Could not dial: {why}" for _, why in self.look.failed]
+            texts += [
+                "Could not dial: i/o timeout" if why == exchange.SILENT else why
+                for _, why in self.look.failed
+            ]
         found = [hint for text in texts if text for hint in explain(text)]
         return list({hint.id: hint for hint in found}.values())
 
@@ -283,7 +286,7 @@ def open_port(
 
 def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError) or str(error).endswith("timed out"):
-        return "no answer in time"
+        return exchange.SILENT
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         code, text = next(iter(error.recipients.values()))
         return clean(f"{code} {text.decode(errors='replace')}")
@@ -335,7 +338,7 @@ def _signature(raw: bytes, index: int, value: bytes, ask: Ask) -> Signature:
 
     try:
         verified = bool(dkimpy.DKIM(raw).verify(index, dnsfunc=key))
-    except dkimpy.DKIMException as error:
+    except Exception as error:  # of its own, of the key's parser, of two libraries of cryptography
         return replace(item, ok=False, why=clean(str(error)))
     why = "" if verified else "the key in DNS is not the one that signed"
     return replace(item, ok=verified, why=why)
