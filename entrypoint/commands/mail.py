@@ -192,7 +192,7 @@ def _fate(report: Report, fate: Fate) -> Iterator[str]:
     said = f": {fate.answer}" if fate.answer else ""
     again = ""
     if fate.state == "deferred":
-        again = f" Next try: {_when(fate.next)}." if fate.next else " It is tried again."
+        again = f" (next try {_when(fate.next)})" if fate.next else " (it is tried again)"
     yield from _row(fate.state, f"{where}{said}{again}")
 
 
