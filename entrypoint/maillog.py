@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import OrderedDict
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -69,8 +69,11 @@ class Event:
 
     def to_json(self) -> dict[str, Any]:
         """Without what is empty; `ok` for log-ins alone."""
-        found = {name: value for name, value in asdict(self).items() if value or name == "at"}
-        found.pop("ok", None)
+        found: dict[str, Any] = {"kind": self.kind.value, "at": self.at}
+        for name in ("id", "sender", "recipients", "peer", "login", "text", "next"):
+            value = getattr(self, name)
+            if value:
+                found[name] = value
         if self.kind is Kind.AUTH:
             found["ok"] = self.ok
         return found
@@ -95,7 +98,7 @@ class Event:
             ("to", ",".join(map(_quoted, self.recipients))),
             ("login", self.login),
             ("peer", self.peer),
-            ("next", _time(self.next) if self.next else ""),
+            ("next", iso(self.next) if self.next else ""),
         )
         words += [
             f"{name}={value if name == 'to' else _quoted(value)}" for name, value in pairs if value
@@ -114,7 +117,8 @@ def _quoted(value: str) -> str:
     return '"' + value.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
-def _time(at: float) -> str:
+def iso(at: float) -> str:
+    """A time as RFC 3339 has it, UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -184,7 +188,7 @@ def _event(pattern: re.Pattern[str], parts: dict[str, str], at: float) -> Event 
         id=parts.get("id", ""),
         sender=clean(parts.get("sender", ""), _MAX_NAME),
         peer=peer,
-        text=clean(_joined(parts.get("text", ""))),
+        text=clean(_joined(_unquoted(parts.get("text", "")))),
     )
     if pattern is _AUTH:
         login = clean(parts["login"], _MAX_NAME)
@@ -214,6 +218,21 @@ def _address(peer: str) -> str | None:
         return str(ipaddress.ip_address(peer.rpartition(":")[0].strip("[]")))
     except ValueError:
         return None
+
+
+# A server's answer as Go quotes it, its lines separated by \\n: 550 "5.1.1 no such user".
+_QUOTED = re.compile(
+    r'(?P<before>.*\b[2-5][0-9]{2} )"(?P<words>(?:[^"\\]|\\.)*)"', re.ASCII | re.DOTALL
+)
+_ESCAPES = {r"\n": "\n", r"\"": '"', r"\\": "\\"}
+
+
+def _unquoted(text: str) -> str:
+    """The server's own words out of their quotes, if there are any."""
+    if match := _QUOTED.fullmatch(text):
+        words = re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0]), match["words"])
+        return match["before"] + words
+    return text
 
 
 def _joined(text: str) -> str:
@@ -271,27 +290,3 @@ def clean(text: str, most: int = _MAX_TEXT) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut
     )
     return shown if len(shown) <= most else f"{shown[:most]}…"
-
-
-@dataclass
-class Joiner:
-    """Joins the lines of an event: a remote's answer may span several."""
-
-    _pending: list[str] = field(default_factory=list)
-
-    def feed(self, line: str) -> str | None:
-        """The event that `line` ends, if it begins a new one."""
-        if self._pending and not _STAMP.match(line):
-            self._pending.append(line)
-            return None
-        done = self.flush()
-        self._pending = [line]
-        return done
-
-    def flush(self) -> str | None:
-        """The event under way, when nothing more of it is expected."""
-        if not self._pending:
-            return None
-        first, *rest = self._pending
-        self._pending = []
-        return clean(" | ".join([_STAMP.sub("", first), *rest]))
