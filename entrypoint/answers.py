@@ -359,7 +359,7 @@ _add(
     "The receiver's domain publishes MTA-STS in mode enforce, and its server's certificate does "
     "not verify. Mail waits rather than go to the wrong one.",
     "nothing on this side: it is the recipient's side that must renew its certificate",
-    r"invalid security level .* for sts policy",
+    r"mta-sts policy|invalid security level .* for sts policy",
 )  # fmt: skip
 _add(
     "port-25",
@@ -387,7 +387,7 @@ _add(
     "The recipient's domain does not exist in DNS, or takes no mail.",
     "check the spelling. If the domain is right, see that this host's resolver works: docker exec "
     "mail doctor",
-    r"no such host|could not find mail server|\bnxdomain\b|null mx|does not accept mail|"
+    r"no such host|could not find mail server|no mail servers found|\bnxdomain\b|null mx|does not accept mail|"
     r"domain[\w ]{0,40}(not found|does not exist)",
 )  # fmt: skip
 

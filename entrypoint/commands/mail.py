@@ -222,12 +222,16 @@ def _look(look: Look) -> Iterator[str]:
     yield from _row("exchanger", "; ".join(words[:-1]) + f" {words[-1]}")
 
 
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
 def _verdict(report: Report) -> Iterator[str]:
     """The summary: what happened, what is wrong, what to do."""
     yield ""
-    yield from textwrap.wrap(_outcome(report), _WIDTH)
+    yield from _wrapped(_outcome(report))
     for text in report.wrong:
-        yield from textwrap.wrap(f"Wrong here: {text}", _WIDTH)
+        yield from _wrapped(f"Wrong here: {text}")
     for hint in report.hints:
         yield ""
         yield from _row("means", hint.cause)
@@ -236,9 +240,7 @@ def _verdict(report: Report) -> Iterator[str]:
         yield from _row("fix", "docker exec mail dns --check")
     if report.id and report.state != "delivered":
         yield ""
-        yield from textwrap.wrap(
-            f"To see more later: docker logs mail 2>&1 | grep {report.id}", _WIDTH
-        )
+        yield from _wrapped(f"To see more later: docker logs mail 2>&1 | grep {report.id}")
 
 
 def _outcome(report: Report) -> str:

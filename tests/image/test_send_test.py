@@ -26,18 +26,6 @@ from tests.world.world import World
 
 USER = f"i@{DOMAIN}"
 ZONE = Difficult.ZONE
-# What chasquid says of answers that these tests provoke.
-PROVOKED = (r"rate limited|error|temporary|permanent|failed",)
-
-
-@pytest.fixture(scope="module")
-def server(module_servers: Servers, world: World) -> Iterator[Server]:
-    server = module_servers.make({"DKIM_KEYS": "rsa2048,ed25519"}, host=TAMBO)
-    server.up()
-    world.load_zone(DOMAIN, server.ok("dns", "--format", "zone"))
-    server.add_user(USER)
-    yield server
-    world.load_zone(DOMAIN, "")
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +39,25 @@ def difficult(
     world.exec("authoritative", "pdnsutil", "delete-zone", ZONE)
 
 
+@pytest.fixture(scope="module")
+def server(difficult: Difficult, module_servers: Servers, world: World) -> Iterator[Server]:
+    # After the receivers, so that it is gone when they go.
+    assert difficult.container.running
+    server = module_servers.make({"DKIM_KEYS": "rsa2048,ed25519"}, host=TAMBO)
+    server.up()
+    world.load_zone(DOMAIN, server.ok("dns", "--format", "zone"))
+    server.add_user(USER)
+    yield server
+    world.load_zone(DOMAIN, "")
+
+
 @pytest.fixture(autouse=True)
 def _provoked(server: Server) -> None:
     """The answers of receivers, which the log repeats, hold all the words of trouble."""
     server.log.tolerate(r"^\S+Z mail ")
 
 
-def tested(server: Server, *argv: str) -> tuple[int, dict[str, Any]]:
+def probe(server: Server, *argv: str) -> tuple[int, dict[str, Any]]:
     """The status and the object of one test."""
     done = server.verb("send-test", *argv, "--json")
     assert done.stdout, done.stderr
@@ -76,7 +76,7 @@ def read(server: Server, *argv: str) -> Result:
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_a_delivered_one_is_all_that_it_says(server: Server, world: World, family: str) -> None:
     to = f"st-{family}@{family}.example.net"
-    status, found = tested(server, to)
+    status, found = probe(server, to)
     assert (status, found["result"], found["wrong"], found["hints"]) == (0, "delivered", [], [])
     assert found["from"] == USER, "the first user"
     [fate] = found["recipients"]
@@ -112,10 +112,9 @@ def test_a_person_reads_the_same(server: Server) -> None:
     assert (done.status, done.stderr) == (0, "")
     assert re.search(r"^  465 +TLSv1.3; its certificate is self-signed", done.stdout, re.MULTILINE)
     assert re.search(r"^  queued +as \S{11}, over port 465$", done.stdout, re.MULTILINE)
-    assert "demo" not in done.stdout
-    assert done.stdout.count("verifies with the key") == 2
+    assert " ".join(done.stdout.split()).count("verifies with the key in DNS") == 2
     assert re.search(r"^  sent +st-person@example.net, after \d", done.stdout, re.MULTILINE)
-    assert "Delivered: the server of example.net has taken it." in done.stdout
+    assert "\nDelivered: the server of example.net has taken it." in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
@@ -134,7 +133,7 @@ def test_a_wrong_key_in_dns_is_noticed(server: Server, world: World) -> None:
     other = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="  # of RFC 8463's example
     world.load_zone(DOMAIN, re.sub(r"(k=ed25519; p=)[^;\n]*", rf'\g<1>{other}"', zone))
     try:
-        status, found = tested(server, "st-key@example.net")
+        status, found = probe(server, "st-key@example.net")
     finally:
         world.load_zone(DOMAIN, zone)
     assert (found["result"], status) == ("delivered", 1)
@@ -145,7 +144,7 @@ def test_a_wrong_key_in_dns_is_noticed(server: Server, world: World) -> None:
 
 
 def test_loop_stays_here_and_says_so(server: Server) -> None:
-    status, found = tested(server, "--loop")
+    status, found = probe(server, "--loop")
     assert (status, found["result"], found["to"]) == (0, "delivered", USER)
     assert [item["address"] for item in found["recipients"]] == [USER]
     assert found["exchanger"] is None
@@ -155,7 +154,7 @@ def test_loop_stays_here_and_says_so(server: Server) -> None:
 
 
 def test_what_this_server_refuses_itself(server: Server) -> None:
-    status, found = tested(server, f"nobody@{DOMAIN}", "--loop")
+    status, found = probe(server, f"nobody@{DOMAIN}", "--loop")
     assert (status, found["result"]) == (1, "unsent")
     assert "user does not exist" in found["refusal"]
     assert found["hints"][0]["id"] == "no-mailbox"
@@ -185,7 +184,7 @@ def test_greylisting_is_deferred_and_taken_on_the_second_try(
     server: Server, difficult: Difficult
 ) -> None:
     to = f"you@grey.{ZONE}"
-    status, found = tested(server, to)
+    status, found = probe(server, to)
     assert (status, found["result"]) == (75, "deferred")
     [fate] = found["recipients"]
     assert "Greylisted" in fate["answer"]
@@ -194,15 +193,15 @@ def test_greylisting_is_deferred_and_taken_on_the_second_try(
     assert 30 < next_try - time.time() < 125, "chasquid's first retry is after one to two minutes"
     time.sleep(1.0)  # the receiver's patience
     assert server.control("restart")["done"], "a restart tries again at once"
+    pattern = rf" sent id={re.escape(found['id'])} "
     wait_until(
-        lambda: re.search(rf"{found['id']}.*sent", server.container.log().replace("\n", "\n")),
-        "the second try is taken", timeout=20,
-    )  # fmt: skip
+        lambda: re.search(pattern, server.container.log()), "the second try is taken", timeout=20
+    )
     assert to in difficult.container.log()
 
 
 def test_a_receiver_without_tls(server: Server, difficult: Difficult) -> None:
-    status, found = tested(server, f"you@plain.{ZONE}")
+    status, found = probe(server, f"you@plain.{ZONE}")
     assert (status, found["result"]) == (0, "delivered")
     seen = found["exchanger"]
     assert (seen["offers_tls"], seen["tls"], seen["error"]) == (False, "", "")
@@ -210,10 +209,9 @@ def test_a_receiver_without_tls(server: Server, difficult: Difficult) -> None:
     assert difficult.container.running
 
 
-@pytest.mark.usefixtures("difficult")
 def test_each_provider_s_answer_is_shown_and_explained(server: Server) -> None:
     def test(index: int) -> list[str]:
-        return judge(ANSWERS[index], *tested(server, f"a{index}@answers.{ZONE}"))
+        return judge(ANSWERS[index], *probe(server, f"a{index}@answers.{ZONE}"))
 
     with ThreadPoolExecutor(4) as pool:
         wrong = [text for texts in pool.map(test, range(len(ANSWERS))) for text in texts]
@@ -239,7 +237,6 @@ def judge(answer: Answer, status: int, found: dict[str, Any]) -> list[str]:
     return wrong
 
 
-@pytest.mark.usefixtures("difficult")
 def test_a_person_reads_words_cause_and_fix(server: Server) -> None:
     number = next(i for i, item in enumerate(ANSWERS) if item.hint == "ptr" and item.code == 550)
     done = read(server, f"a{number}@answers.{ZONE}")
@@ -251,7 +248,6 @@ def test_a_person_reads_words_cause_and_fix(server: Server) -> None:
     assert re.search(r"docker logs mail 2>&1 \| grep \S{11}", text)
 
 
-@pytest.mark.usefixtures("difficult")
 @pytest.mark.parametrize(
     ("domain", "seen"), [("silent", "does not greet: no answer in time"), ("hole", "")]
 )
@@ -259,7 +255,7 @@ def test_a_receiver_that_never_answers_is_not_waited_for(
     server: Server, domain: str, seen: str
 ) -> None:
     began = time.monotonic()
-    status, found = tested(server, f"you@{domain}.{ZONE}", "--wait", "3")
+    status, found = probe(server, f"you@{domain}.{ZONE}", "--wait", "3")
     assert time.monotonic() - began < 40
     assert (status, found["result"]) == (75, "pending")
     assert found["exchanger"]["error"] == seen
@@ -277,7 +273,7 @@ def served_users(server: Server) -> str:
 
 def test_nothing_is_left_of_the_log_in(server: Server) -> None:
     before = served_users(server)
-    tested(server, "st-left@example.net")
+    probe(server, "st-left@example.net")
     assert "+test-" not in before
     assert served_users(server) == before
     listing = server.container.exec("find", "/run/tambo/lent", "/data", "-name", "*test-*")

@@ -9,20 +9,27 @@ import pytest
 from entrypoint import answers
 from tests.support.answers import ANSWERS, Answer
 
-# As chasquid words what it could not do (internal/courier/smtp.go).
+# As chasquid words what it could not do (1.19's own texts).
 OWN = [
-    ("Could not dial: dial tcp 203.0.113.25:25: i/o timeout", "port-25"),
-    ("Could not dial: dial tcp [2001:db8::25]:25: connect: network is unreachable", "unreachable"),
-    ("Could not dial: dial tcp 203.0.113.25:25: connect: connection refused", "unreachable"),
-    ("Could not dial: dial tcp: lookup mx.example.net: no such host", "no-domain"),
-    ("Could not find mail server: lookup example.invalid: no such host", "no-domain"),
-    ("Security level check failed (level:PLAIN)", "level"),
-    ("invalid security level (TLS_INSECURE) for STS policy", "mta-sts"),
-    ("Error creating client: EOF", "dropped"),
-    ("DATA closing read tcp 203.0.113.10:5->203.0.113.25:25: i/o timeout", "dropped"),
-    ("Error saying hello: read tcp 1.2.3.4:5->1.2.3.5:25: read: connection reset by peer",
+    ("mx.example.net.: connection failed: dial tcp 203.0.113.25:25: i/o timeout", "port-25"),
+    ("mx.example.net.: connection failed: dial tcp [2001:db8::25]:25: connect: network is "
+     "unreachable", "unreachable"),
+    ("mx.example.net.: connection failed: dial tcp 203.0.113.25:25: connect: connection refused",
+     "unreachable"),
+    ("looking up mail servers for \"example.invalid\": lookup example.invalid: no such host",
+     "no-domain"),
+    ("no mail servers found for \"example.net\"", "no-domain"),
+    ("mx.example.net.: security level check failed: connection is PLAIN, but we have previously "
+     "seen a higher security level for \"example.net\"", "level"),
+    ("mx.example.net.: connection is TLS_INSECURE, but the MTA-STS policy for \"example.net\" "
+     "requires TLS with a valid certificate", "mta-sts"),
+    ("none of the mail servers for \"example.net\" are allowed by its MTA-STS policy", "mta-sts"),
+    ("mx.example.net.: greeting failed: EOF", "dropped"),
+    ("mx.example.net.: greeting failed: read tcp 203.0.113.10:5->203.0.113.25:25: i/o timeout",
      "dropped"),
+    ("mx.example.net.: EHLO failed: read: connection reset by peer", "dropped"),
 ]  # fmt: skip
+_ALL = "all mail servers failed temporarily, last error: "
 
 
 def hints(text: str) -> list[str]:
@@ -38,7 +45,7 @@ def test_the_words_of_the_providers(answer: Answer) -> None:
 def test_as_chasquid_passes_them_on(answer: Answer) -> None:
     """Go drops the numbers of later lines; the log joins them; a queue's item is escaped."""
     words = "\n".join(answer.lines)
-    said = f"all MXs returned transient failures (last: MAIL+RCPT {answer.code} {words})"
+    said = f"{_ALL}mx.example.net.: RCPT failed: {answer.code} {words}"
     for text in (said, said.replace("\n", " | "), said.replace("\n", "\\n")):
         assert hints(text)[:1] == [answer.hint]
 
@@ -46,7 +53,7 @@ def test_as_chasquid_passes_them_on(answer: Answer) -> None:
 @pytest.mark.parametrize(("text", "hint"), OWN)
 def test_chasquid_s_own_words(text: str, hint: str) -> None:
     assert hints(text) == [hint]
-    assert hints(f"all MXs returned transient failures (last: {text})") == [hint]
+    assert hints(_ALL + text) == [hint]
 
 
 @pytest.mark.parametrize("text", ["", "   ", "550", "554 5.0.0 No.", "451 4.3.0 Internal error"])
