@@ -387,7 +387,8 @@ _add(
     "The recipient's domain does not exist in DNS, or takes no mail.",
     "check the spelling. If the domain is right, see that this host's resolver works: docker exec "
     "mail doctor",
-    r"no such host|could not find mail server|no mail servers found|\bnxdomain\b|null mx|does not accept mail|"
+    r"no such host|could not find mail server|no mail servers found|"
+    r"\bnxdomain\b|null mx|does not accept mail|"
     r"domain[\w ]{0,40}(not found|does not exist)",
 )  # fmt: skip
 

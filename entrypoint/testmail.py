@@ -26,7 +26,7 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from enum import Enum
 
-from entrypoint import addresses, control, events, exchange, lending
+from entrypoint import addresses, control, events, exchange, lending, plan
 from entrypoint.answers import Hint, explain
 from entrypoint.control import UnreachableError
 from entrypoint.dns import lookup
@@ -56,7 +56,7 @@ class Trust(Enum):
     """Who accepts the certificate that our ports serve."""
 
     PUBLIC = "trusted"  # everybody
-    PRIVATE = "private"  # who has the root of ACME_CA_BUNDLE
+    PRIVATE = "private"  # who has the root of a private authority
     SELF_SIGNED = "self-signed"  # nobody but who was told to
     NONE = "wrong"  # nobody: it has expired, or is for another name
     UNKNOWN = "unknown"  # no TLS was reached
@@ -242,8 +242,13 @@ def contexts(
     yield Trust.PUBLIC, ssl.create_default_context()
     if settings.acme_ca_bundle and paths.ca_bundle.exists():
         yield Trust.PRIVATE, _trusting(cafile=str(paths.ca_bundle))
-    if state.self_signed:
-        yield Trust.SELF_SIGNED, _trusting(cadata=state.self_signed.chain.decode())
+    # Our own, as it is: what is still judged is the name, and the time.
+    served = plan.served_certificates(settings, state)
+    for name, trust in ((plan.DEFAULT, Trust.PRIVATE), (plan.STAND_IN, Trust.SELF_SIGNED)):
+        if name in served:
+            own = _trusting(cadata=served[name].chain.decode())
+            own.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            yield trust, own
     anything = ssl.create_default_context()
     anything.check_hostname = False
     anything.verify_mode = ssl.CERT_NONE

@@ -157,8 +157,7 @@ def _row(label: str, text: str) -> Iterator[str]:
 
 _TRUST = {
     Trust.PUBLIC: "its certificate is trusted for this name",
-    Trust.PRIVATE: "its certificate is the private authority's (ACME_CA_BUNDLE): mail programs "
-    "must know its root",
+    Trust.PRIVATE: "its certificate is of a private authority: mail programs must be told its root",
     Trust.SELF_SIGNED: "its certificate is self-signed: mail programs refuse it; see docker exec "
     "mail list-certs",
     Trust.NONE: "its certificate is NOT VALID",

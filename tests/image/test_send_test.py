@@ -121,7 +121,7 @@ def test_a_person_reads_the_same(server: Server) -> None:
 def test_without_users_it_is_postmaster_who_sends(servers: Servers) -> None:
     other = servers.make({"MAIL_HOSTNAME": "smtp.example.org"})
     other.up()
-    status, found = tested(other, "st-nobody@example.net")
+    status, found = probe(other, "st-nobody@example.net")
     assert found["from"] == "postmaster@example.org"
     assert (found["result"], status) == ("delivered", 1), "DNS has no record of example.org"
     assert [item["why"] for item in found["dkim"]] == ["DNS has no such record"]

@@ -12,17 +12,17 @@ from tests.support.answers import ANSWERS, Answer
 # As chasquid words what it could not do (1.19's own texts).
 OWN = [
     ("mx.example.net.: connection failed: dial tcp 203.0.113.25:25: i/o timeout", "port-25"),
-    ("mx.example.net.: connection failed: dial tcp [2001:db8::25]:25: connect: network is "
-     "unreachable", "unreachable"),
+    (("mx.example.net.: connection failed: dial tcp [2001:db8::25]:25: connect: network is "
+     "unreachable"), "unreachable"),
     ("mx.example.net.: connection failed: dial tcp 203.0.113.25:25: connect: connection refused",
      "unreachable"),
     ("looking up mail servers for \"example.invalid\": lookup example.invalid: no such host",
      "no-domain"),
     ("no mail servers found for \"example.net\"", "no-domain"),
-    ("mx.example.net.: security level check failed: connection is PLAIN, but we have previously "
-     "seen a higher security level for \"example.net\"", "level"),
-    ("mx.example.net.: connection is TLS_INSECURE, but the MTA-STS policy for \"example.net\" "
-     "requires TLS with a valid certificate", "mta-sts"),
+    (("mx.example.net.: security level check failed: connection is PLAIN, but we have previously "
+     "seen a higher security level for \"example.net\""), "level"),
+    (("mx.example.net.: connection is TLS_INSECURE, but the MTA-STS policy for \"example.net\" "
+     "requires TLS with a valid certificate"), "mta-sts"),
     ("none of the mail servers for \"example.net\" are allowed by its MTA-STS policy", "mta-sts"),
     ("mx.example.net.: greeting failed: EOF", "dropped"),
     ("mx.example.net.: greeting failed: read tcp 203.0.113.10:5->203.0.113.25:25: i/o timeout",

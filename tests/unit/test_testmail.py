@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from entrypoint import control, dkim, events, exchange, lending, testmail
+from entrypoint import certs, control, dkim, events, exchange, lending, testmail
 from entrypoint.control import UnreachableError
 from entrypoint.dkim import Algorithm
 from entrypoint.dns.lookup import Absent, Answer, Answers, Found, Unknown
 from entrypoint.errors import Exit, UserError
 from entrypoint.exchange import Look
 from entrypoint.maillog import Event, Kind
-from entrypoint.names import Address
+from entrypoint.names import Address, Domain
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids
 from entrypoint.state import DomainState, State
@@ -342,6 +342,18 @@ def test_a_log_in_that_fails(dialled: list[Exception | Session]) -> None:
 def test_what_is_trusted_in_turn(paths: Paths) -> None:
     kinds = [trust for trust, _ in testmail.contexts(asked(), paths, State())]
     assert kinds == [Trust.PUBLIC, Trust.NONE]
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_our_own_certificate_is_trusted_as_it_is(paths: Paths, real: bool) -> None:
+    own = certs.self_signed([Domain("smtp.example.com")])
+    state = State(self_signed=own)
+    wanted = asked()
+    if real:
+        wanted = asked(TLS="http")
+        state = State(certificates={Domain("smtp.example.com"): own}, self_signed=own)
+    kinds = [trust for trust, _ in testmail.contexts(wanted, paths, state)]
+    assert kinds == [Trust.PUBLIC, Trust.PRIVATE if real else Trust.SELF_SIGNED, Trust.NONE]
 
 
 # --- following ------------------------------------------------------------------------------------
