@@ -25,6 +25,7 @@ from tests.support.wait import wait_until
 from tests.world.world import World
 
 USER = f"i@{DOMAIN}"
+SERVERS = ("postfix", "exim")  # not providers; the unit tests have their words too
 ZONE = Difficult.ZONE
 
 
@@ -213,8 +214,13 @@ def test_each_provider_s_answer_is_shown_and_explained(server: Server) -> None:
     def test(index: int) -> list[str]:
         return judge(ANSWERS[index], *probe(server, f"a{index}@answers.{ZONE}"))
 
-    with ThreadPoolExecutor(4) as pool:
-        wrong = [text for texts in pool.map(test, range(len(ANSWERS))) for text in texts]
+    chosen = [
+        index
+        for index, answer in enumerate(ANSWERS)
+        if answer.provider not in SERVERS and (answer.code >= 500 or answer.hint == "rate")
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        wrong = [text for texts in pool.map(test, chosen) for text in texts]
     assert not wrong, "\n".join(wrong)
 
 
