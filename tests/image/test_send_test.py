@@ -234,7 +234,7 @@ def judge(answer: Answer, status: int, found: dict[str, Any]) -> list[str]:
     if hints[:1] != [answer.hint]:
         wrong.append(f"{name}: explained as {hints}")
     [fate] = found["recipients"]
-    said = re.sub(r"\s+", " ", fate["answer"])
+    said = re.sub(r"\s+", " ", fate["answer"] or f"nothing: {found}")
     wrong += [
         f"{name}: {line!r} is not in {said!r}"
         for line in answer.lines
