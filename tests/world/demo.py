@@ -152,7 +152,7 @@ def report(message: Message) -> list[str]:
     print(f"\n  {message.title}")
     failures = []
     for name, value, good in verdicts(message):
-        print(f"    {name:<6} {value:<60} {'ok' if good else 'FAILED'}")
+        print(f"    {name:<6} {value:<64} {'ok' if good else 'FAILED'}")
         if not good:
             failures.append(f"{name}: {value}  ({message.title})")
     return failures
@@ -185,7 +185,7 @@ def trust(world: World, port: int) -> list[str]:
     )  # fmt: skip
     good = "Verification: OK" in said
     value = f"{port} verifies against the certificate authority" if good else said.strip()
-    print(f"    {'cert':<6} {value:<60} {'ok' if good else 'FAILED'}")
+    print(f"    {'cert':<6} {value:<64} {'ok' if good else 'FAILED'}")
     return [] if good else [f"certificate of port {port}: {value}"]
 
 
