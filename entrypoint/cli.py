@@ -25,6 +25,8 @@ VERBS = {
     "send-test": ("commands.mail", "send_test"),
     "mail-settings": ("commands.mail", "mail_settings"),
     "rotate-dkim": ("commands.dkim", "rotate_dkim"),
+    "show-message": ("commands.messages", "show_message"),
+    "status": ("commands.status", "status"),
     "list-certs": ("commands.certs", "list_certs"),
     "renew-cert": ("commands.certs", "renew_cert"),
 }

@@ -51,6 +51,7 @@ class Watch:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fatal = False
+        self._started = time.time()
         self._programs: dict[str, dict[str, Any]] = {}
 
     def changed(self, event: Any) -> None:
@@ -63,7 +64,7 @@ class Watch:
 
     def _write(self) -> None:
         aside = self.path.with_name(f".{self.path.name}.new")
-        aside.write_text(json.dumps(self._programs))
+        aside.write_text(json.dumps({"started": self._started, "programs": self._programs}))
         aside.chmod(0o644)  # in a folder that only its readers may enter
         aside.replace(self.path)
 
