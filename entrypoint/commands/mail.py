@@ -239,7 +239,7 @@ def _verdict(report: Report) -> Iterator[str]:
         yield from _row("fix", "docker exec mail dns --check")
     if report.id and report.state != "delivered":
         yield ""
-        yield from _wrapped(f"To see more later: docker logs mail 2>&1 | grep {report.id}")
+        yield from _wrapped(f"To see more later: docker exec mail show-message {report.id}")
 
 
 def _outcome(report: Report) -> str:

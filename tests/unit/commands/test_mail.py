@@ -104,7 +104,7 @@ def test_a_refused_one(tested: Probe) -> None:
     assert "Refused: you@example.net does not get it. The sender is told by mail." in text
     assert "means The address that the mail left from has no reverse DNS" in text
     assert "fix set the PTR" in text
-    assert "docker logs mail 2>&1 | grep zmyCMhS89vA" in text
+    assert "docker exec mail show-message zmyCMhS89vA" in text
 
 
 def test_a_deferred_one(tested: Probe) -> None:
