@@ -177,7 +177,8 @@ def _port(port: Port) -> Iterator[str]:
 
 def _signatures(report: Report) -> Iterator[str]:
     if report.unsigned:
-        yield from _row("DKIM", f"not looked at: {report.unsigned}")
+        instead = "; so these are of a message of our own, with the same keys:"
+        yield from _row("DKIM", report.unsigned + (instead if report.signatures else ""))
     elif not report.signatures:
         yield from _row("DKIM", "NOT SIGNED")
     for item in report.signatures:
@@ -239,7 +240,9 @@ def _verdict(report: Report) -> Iterator[str]:
         yield from _row("fix", "docker exec mail dns --check")
     if report.id and report.state != "delivered":
         yield ""
-        yield from _wrapped(f"To see more later: docker exec mail show-message {report.id}")
+        # An id may begin like an option.
+        name = f"-- {report.id}" if report.id.startswith("-") else report.id
+        yield from _wrapped(f"To see more later: docker exec mail show-message {name}")
 
 
 def _outcome(report: Report) -> str:
@@ -304,6 +307,7 @@ def _as_json(report: Report) -> dict[str, Any]:
         ],
         "submitted_over": report.over or None,
         "refusal": report.refusal or None,
+        "dkim_unseen": report.unsigned or None,
         "dkim": [
             {
                 "algorithm": item.algorithm, "record": item.name, "domain": item.domain,

@@ -491,4 +491,15 @@ def test_nobody_watches_and_the_mail_is_sent_all_the_same(
     found.signatures = []
     test._hand_over(found, Submitting(), message, "abc")  # type: ignore[arg-type]
     assert len(sent) == 1
-    assert "not seen in the queue" in found.unsigned
+    assert "watch" in found.unsigned
+    assert found.signatures == []
+
+
+def test_the_same_keys_are_judged_where_the_message_was_not_seen(paths: Paths, ids: Ids) -> None:
+    state = State(
+        domains={EXAMPLE_COM: DomainState(keys=(KEY, loaded_key(Algorithm.ED25519, "e")))}
+    )
+    test = TestMail(asked(), state, paths, ids, ask=asking(Found((str(KEY.record),))))
+    assert list(test._own_signatures(EXAMPLE_COM)) == [
+        Signature("rsa-sha256", "t1r", "example.com", True)
+    ], "of the keys that sign"

@@ -45,6 +45,11 @@ def test_it_is_seen_though_it_goes_at_once(tmp_path: Path) -> None:
     assert base64.b64decode(found["message"]).endswith(b"\n\nHello.\n")
 
 
+def test_a_bounce_that_quotes_it_is_not_it(tmp_path: Path) -> None:
+    put(tmp_path / "m:dsn", ITEM.replace('from: "i@example.com"', 'from: "<>"'))
+    assert "error" in watcher.watch(tmp_path, "token", set(), 0.05)
+
+
 def test_it_does_not_wait_for_ever(tmp_path: Path) -> None:
     assert "error" in watcher.watch(tmp_path / "nothing", "token", set(), 0.05)
 
