@@ -18,7 +18,7 @@ from entrypoint.aliases import CATCH_ALL
 from entrypoint.context import Context
 from entrypoint.errors import Exit, UserError
 from entrypoint.exchange import Look
-from entrypoint.names import Address, Login
+from entrypoint.names import Address, Domain, Login
 from entrypoint.plan import served_aliases, served_users
 from entrypoint.testmail import Fate, Port, Report, TestMail, Trust
 from entrypoint.userdb import Denied
@@ -273,7 +273,7 @@ def _outcome(report: Report) -> str:
 
 def _loop_outcome(report: Report) -> str:
     ends = list(report.fates)
-    away = [name for name in ends if name.rpartition("@")[2] != report.to.domain]
+    away = [name for name in ends if _domain(name) != report.to.domain]
     text = (
         f"Delivered: submitted, signed, queued and delivered to {', '.join(ends)}. "
     )  # fmt: skip
@@ -283,6 +283,15 @@ def _loop_outcome(report: Report) -> str:
         f"{text}It did not leave this machine: the way out (port 25, DNS, reputation) is seen "
         "only by a test to a mailbox elsewhere."
     )
+
+
+def _domain(address: str) -> str:
+    """As A-labels, which chasquid's log does not have."""
+    name = address.rpartition("@")[2]
+    try:
+        return Domain.parse(name)
+    except ValueError:
+        return name
 
 
 def _as_json(report: Report) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from entrypoint import testmail
+from entrypoint.commands import mail
 from entrypoint.exchange import Look
 from entrypoint.names import Address
 from entrypoint.testmail import Fate, Port, Report, Signature, TestMail, Trust
@@ -203,6 +204,11 @@ def test_a_loop_says_what_it_does_not_show(tested: Probe) -> None:
     assert tested.asked["to"] == "postmaster@example.com"
     tested.fates = [Fate("me@example.net", "sent", "", 101.2, 1)]
     assert "So forwarding works" in tested.text("--loop")
+
+
+def test_a_loop_to_an_internationalized_domain_stays_here_too() -> None:
+    assert mail._domain("i@bücher.example") == "xn--bcher-kva.example"
+    assert mail._domain("| /bin/true") == "| /bin/true"
 
 
 def test_an_object_for_programs(tested: Probe) -> None:
