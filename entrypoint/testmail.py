@@ -366,6 +366,8 @@ class TestMail:
     say: Say = lambda _report, _what: None
     ask: Ask = field(default_factory=Authoritative)
 
+    _told_look: bool = False
+
     def run(
         self,
         sender: Address,
@@ -393,8 +395,7 @@ class TestMail:
             self._follow(report, login, wait, patient)
         if looking and not report.refusal:
             looking.join(_LOOK_WAIT if report.state == "delivered" else exchange.LONGEST)
-            if report.look:
-                self.say(report, "look")
+            self._tell_look(report)
         report.seconds = time.monotonic() - begun
         return report
 
@@ -472,8 +473,15 @@ class TestMail:
             waited = time.monotonic() - begun
             if over or waited >= wait:
                 return
+            self._tell_look(report)
             self.say(report, "waiting")
             time.sleep(min(_POLL[waited > 10.0], max(0.0, wait - waited)))
+
+    def _tell_look(self, report: Report) -> None:
+        """Once, as soon as it is known."""
+        if report.look and not self._told_look:
+            self._told_look = True
+            self.say(report, "look")
 
     def _read_events(self, report: Report, login: str, patient: bool) -> bool:
         """Whether there is nothing more to wait for: all is done, or the next try is far."""

@@ -421,6 +421,14 @@ def test_who_is_patient_waits_for_the_next_try(followed: Followed) -> None:
     assert (found.state, found.fates["you@example.net"].tries) == ("delivered", 2)
 
 
+def test_the_look_is_told_while_it_waits(followed: Followed) -> None:
+    """A receiver that hangs is silent for minutes: what was seen of it is worth reading then."""
+    followed.looks = [[], [], [SENT, DONE]]
+    followed.follow(report(Fate("you@example.net"), look=Look("mx", "203.0.113.25")))
+    assert followed.said.count("look") == 1
+    assert followed.said.index("look") < followed.said.index("fate you@example.net")
+
+
 @pytest.mark.parametrize("patient", [True, False])
 def test_it_ends_by_itself(followed: Followed, patient: bool) -> None:
     followed.looks = [[]]
