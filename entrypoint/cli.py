@@ -25,6 +25,8 @@ VERBS = {
     "dns": ("commands.dns", "dns"),
     "publish-dns": ("commands.publish", "publish_dns"),
     "doctor": ("commands.doctor", "doctor"),
+    "send-test": ("commands.mail", "send_test"),
+    "mail-settings": ("commands.mail", "mail_settings"),
     "rotate-dkim": ("commands.dkim", "rotate_dkim"),
     "show-message": ("commands.messages", "show_message"),
     "status": ("commands.status", "status"),

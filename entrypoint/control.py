@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +45,26 @@ def request(path: Path, command: str, timeout: float = _TIMEOUT) -> dict[str, An
 def ask(path: Path, command: str, content: Any, timeout: float = _TIMEOUT) -> dict[str, Any]:
     """A request that is more than words: `content` goes along as JSON. Raises UnreachableError."""
     return request(path, f"{command} {json.dumps(content)}", timeout)
+
+
+def follow(path: Path, command: str, timeout: float) -> Generator[dict[str, Any], None, None]:
+    """The answers, one after the other, to a command that has several, such as `watch`.
+
+    `timeout` (seconds) is for all of them. Raises UnreachableError.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout)
+            connection.connect(str(path))
+            connection.sendall(f"{command}\n".encode())
+            with connection.makefile("r") as stream:
+                while line := stream.readline():
+                    answer = json.loads(line)
+                    if not isinstance(answer, dict):
+                        msg = "no sensible answer"
+                        raise UnreachableError(msg)
+                    yield answer
+                    connection.settimeout(max(0.01, deadline - time.monotonic()))
+    except (OSError, ValueError) as error:
+        raise UnreachableError(str(error)) from None

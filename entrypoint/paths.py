@@ -179,6 +179,11 @@ class Paths:
         return self.run / "ca-bundle.pem"
 
     @property
+    def lent(self) -> Path:
+        """Log-ins that a verb made for itself, for a moment; see entrypoint.lending."""
+        return self.run / "lent"
+
+    @property
     def challenges(self) -> Path:
         """What the HTTP-01 responder serves."""
         return self.run / "acme-challenge"

@@ -319,6 +319,7 @@ def _domain_files(settings: Settings, state: State, paths: Paths, domain: Domain
     else:
         users = have.users
         rules = aliases_via(domain, have, state.exchangers.get(domain))
+    users = {**state.lent.get(domain, {}), **users}
     if users:
         text = userdb.render(users)
         yield _rendered(folder / "users", text.encode(), Effect.RELOAD)

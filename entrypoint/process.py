@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+_MAX_LINE = 4 << 20  # bytes of a line of a program's output
 _FIRST_FD = 3  # sd_listen_fds(3): passed sockets start here
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2)
 
@@ -87,6 +88,30 @@ async def output_of(
         await child.wait()
         return 124, b""
     return child.returncode or 0, output
+
+
+async def lines_of(
+    argv: Sequence[str], environ: Mapping[str, str], *, timeout: float
+) -> AsyncIterator[bytes]:
+    """Run a program to its end, or for `timeout` seconds; gives its output line by line."""
+    child = await asyncio.create_subprocess_exec(
+        *argv,
+        env=dict(environ),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_MAX_LINE,
+    )
+    assert child.stdout is not None  # noqa: S101 (a pipe was asked for)
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while line := await child.stdout.readline():
+                    yield line
+    finally:
+        with suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
 
 
 def run(

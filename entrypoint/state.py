@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -90,6 +91,8 @@ class State:
     # Every selector that a key ever had, also of keys that are no more: whoever has looked a name
     # up in DNS may remember the old key.
     selectors: Mapping[Domain, frozenset[str]] = field(default_factory=dict)
+    # Log-ins that a verb made for itself and that have not expired: served, and never kept.
+    lent: Mapping[Domain, userdb.Users] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
     def domain(self, domain: Domain) -> DomainState:
@@ -119,6 +122,7 @@ def load(paths: Paths) -> State:
         created=_created(paths),
         exchangers=_exchangers(paths),
         selectors=_selectors(paths, domains),
+        lent=_lent(paths),
         findings=tuple(findings),
     )
 
@@ -210,6 +214,52 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
         broken=frozenset(broken),
         present=frozenset(present),
     )
+
+
+@dataclass(frozen=True)
+class Loan:
+    """A log-in for a moment. `until` is in seconds of time.monotonic(), which all processes share,
+    and which goes with the folder when the machine or the container starts anew."""
+
+    domain: Domain
+    users: userdb.Users
+    until: float
+
+    @property
+    def expired(self) -> bool:
+        return time.monotonic() >= self.until
+
+    def dump(self) -> bytes:
+        text = userdb.render(self.users)
+        return json.dumps({"domain": self.domain, "users": text, "until": self.until}).encode()
+
+    @classmethod
+    def load(cls, raw: bytes) -> Loan:
+        """Raises ValueError, KeyError or TypeError for what dump did not make."""
+        content = json.loads(raw)
+        users = userdb.parse(content["users"])
+        return cls(Domain.parse(content["domain"]), users, float(content["until"]))
+
+
+def loans(paths: Paths) -> dict[Path, Loan | None]:
+    """What is lent, by its file; None for a file that makes no sense."""
+    found: dict[Path, Loan | None] = {}
+    for path in sorted(paths.lent.glob("*.json")):
+        try:
+            found[path] = Loan.load(path.read_bytes())
+        except FileNotFoundError:
+            continue  # taken back meanwhile
+        except (OSError, ValueError, KeyError, TypeError):
+            found[path] = None
+    return found
+
+
+def _lent(paths: Paths) -> Mapping[Domain, userdb.Users]:
+    users: dict[Domain, dict[str, userdb.Secret]] = {}
+    for loan in loans(paths).values():
+        if loan and not loan.expired:
+            users.setdefault(loan.domain, {}).update(loan.users)
+    return users
 
 
 # How a retired key's file is called: when, and the name that it had.

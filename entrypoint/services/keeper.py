@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
-from entrypoint import apply, output, reconcile, renewal, rights, rotation, state
+from entrypoint import apply, lending, output, reconcile, renewal, rights, rotation, state
 from entrypoint.checks import accounts, daily
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
@@ -113,6 +113,8 @@ class Keeper:
             self._news = reconcile.refresh_exchangers(self.settings, self.paths, self.ids)
             self._seen = ()
         self._pay()
+        if lending.sweep(self.paths, self.ids):
+            self._seen = ()
         seen = signature(self.paths)
         if seen == self._seen and time.monotonic() < self._next_findings:
             return

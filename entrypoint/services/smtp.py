@@ -38,6 +38,7 @@ _STEADY = 10.0  # seconds of life after which a death counts as the first again
 _STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
 _READY_WAIT = 15.0  # seconds for chasquid to load and listen
 _RELOAD_WAIT = 5.0  # seconds for chasquid to read users and aliases
+_WATCH_WAIT = 20.0  # seconds for a message to come into the queue
 _READ_WAIT = 8.0  # seconds for a look at the queue, at reports or at events
 _LOOK_WAIT = 30.0  # seconds for one at its messages
 _MAX_REQUEST = 64 << 20  # bytes of a line at the door: 100,000 messages to drop
@@ -416,6 +417,8 @@ class Holder:
                 answer = await _read_mail(command, asked=content, timeout=_LOOK_WAIT)
             elif command == "remove":
                 answer = await self.remove(content)
+            elif command == "watch":
+                return await _watch(writer, *content.split())
             else:
                 answer = {"error": "unknown command"}
             writer.write(json.dumps(answer).encode() + b"\n")
@@ -437,6 +440,14 @@ async def _read_mail(*words: str, asked: str = "", timeout: float = _READ_WAIT) 
         return {"error": why}
     found = json.loads(output)
     return found if isinstance(found, dict) else {}
+
+
+async def _watch(writer: asyncio.StreamWriter, *words: str) -> None:
+    """Pass on what the watcher of the queue says, as it says it."""
+    argv = (sys.executable, "-I", "-m", "entrypoint.services.watcher", *words)
+    async for line in process.lines_of(argv, {"LANG": "C.UTF-8"}, timeout=_WATCH_WAIT):
+        writer.write(line)
+        await writer.drain()
 
 
 def _fields(event: Event) -> dict[str, Any]:

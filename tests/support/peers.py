@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docker import DockerClient
 
@@ -41,14 +41,15 @@ class Peer:
         *,
         folder: Path | None = None,
         environ: Mapping[str, str] | None = None,
+        options: Iterable[str] = (),
     ) -> None:
-        """`folder` is at /peer in it."""
+        """`folder` is at /peer in it; `options` are docker's."""
         self.world = where.world
         net = self.world.net
         self.ipv4, self.ipv6 = net.v4(host), net.v6(host)
         self.container = Container(where.client, f"{self.world.project}-{name}")
         options = [
-            "--detach", "--name", self.container.name,
+            *options, "--detach", "--name", self.container.name,
             "--network", self.world.network, "--ip", self.ipv4, "--ip6", self.ipv6,
             "--volume", f"{where.resolv_conf}:/etc/resolv.conf:ro",
         ]  # fmt: skip
@@ -109,6 +110,47 @@ class Pebble(Peer):
 
     def log(self) -> str:
         return self.container.log()
+
+
+class Difficult(Peer):
+    """Receivers that make it difficult: see tests/world/roles/difficult.sh.
+
+    Their domains are grey, plain, answers, silent and hole, below difficult.example. At `answers`
+    the local part a0 gets the first of the replies, and so on.
+    """
+
+    ZONE = "difficult.example"
+    HOSTS: ClassVar[Mapping[str, int]] = {
+        "grey": 30, "plain": 31, "answers": 32, "silent": 33, "hole": 34,
+    }  # fmt: skip
+
+    def __init__(self, where: Neighbourhood, folder: Path, replies: Sequence[str]) -> None:
+        folder.mkdir()
+        content = {f"a{index}": reply for index, reply in enumerate(replies)}
+        (folder / "answers.json").write_text(json.dumps(content))
+        net = where.world.net
+        environ = {"WORLD_NET4": net.net4, "WORLD_NET6": net.net6}
+        super().__init__(
+            where, "difficult", self.HOSTS["grey"], ("difficult.sh",), folder=folder,
+            environ=environ, options=("--cap-add", "NET_ADMIN"),
+        )  # fmt: skip
+        lines = []
+        for name, host in self.HOSTS.items():
+            lines += [
+                f"{name} MX 10 mx-{name}", f"mx-{name} A {net.v4(host)}",
+                f"mx-{name} AAAA {net.v6(host)}",
+            ]  # fmt: skip
+        where.world.load_zone(self.ZONE, "\n".join(lines))
+        wait_until(self.is_up, "they serve", timeout=20)
+
+    def is_up(self) -> bool:
+        script = "exec 3<>/dev/tcp/$0/25; read -t 2 -u 3 line; [[ $line == 220* ]]"
+        greets = self.container.exec("bash", "-c", script, self.ipv4).status == 0
+        return (
+            greets
+            and "answering" in self.container.log()
+            and self.serves("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/10023")
+        )
 
 
 class Front(Peer):

@@ -68,3 +68,36 @@ def test_an_answer_that_does_not_come(tmp_path: Path) -> None:
         control.request(tmp_path / "door", "status", timeout=0.05)
     end.set()
     thread.join(10)
+
+
+def test_several_answers_as_they_come(tmp_path: Path) -> None:
+    def reply(connection: socket.socket) -> None:
+        assert connection.recv(100) == b"watch token\n"
+        connection.sendall(b'{"watching": true}\n')
+        connection.sendall(b'{"id": "x"}\n')
+
+    thread = answering(tmp_path / "door", reply)
+    answers = control.follow(tmp_path / "door", "watch token", 5.0)
+    assert list(answers) == [{"watching": True}, {"id": "x"}]
+    thread.join(10)
+
+
+@pytest.mark.parametrize("raw", [b"null\n", b"{\n", b"[]\n"])
+def test_an_answer_without_sense_ends_the_following(tmp_path: Path, raw: bytes) -> None:
+    def reply(connection: socket.socket) -> None:
+        connection.recv(100)
+        connection.sendall(raw)
+
+    thread = answering(tmp_path / "door", reply)
+    with pytest.raises(UnreachableError):
+        list(control.follow(tmp_path / "door", "watch token", 5.0))
+    thread.join(10)
+
+
+def test_following_ends_in_time(tmp_path: Path) -> None:
+    end = threading.Event()
+    thread = answering(tmp_path / "door", lambda _: (end.wait(10), None)[1])
+    with pytest.raises(UnreachableError, match="timed out"):
+        list(control.follow(tmp_path / "door", "watch token", 0.05))
+    end.set()
+    thread.join(10)

@@ -23,24 +23,20 @@ from tests.world.world import Delivery, Net, World, WorldError
 NAME = "tambo-demo"
 NET = Net("198.51.100", "2001:db8:d")
 SENDER = f"i@{DOMAIN}"
+MAILBOX = "me@example.net"  # FORWARD_TO of tambo.yaml
+OWN = ("rsa-sha256/", "ed25519-sha256/")  # who signs: the start of algorithm/selector
+THEIRS = ("rsa-sha256/out",)
 START = time.monotonic()
 
 
 @dataclass(frozen=True)
 class Message:
-    """One mail of the demo: how it is submitted, and by which family it must leave."""
+    """One mail of the demo as it must arrive: from which address, signed by whom."""
 
     title: str
-    port: int
-    to: str
-    address: str  # from which the receiver must see it come
-
-
-MESSAGES = (
-    Message("587 with STARTTLS, leaves by IPv4", 587, "you@v4.example.net", NET.v4(10)),
-    Message("465 with TLS, leaves by IPv4", 465, "you@v4.example.net", NET.v4(10)),
-    Message("465 with TLS, leaves by IPv6", 465, "you@v6.example.net", NET.v6(10)),
-)
+    address: str
+    signers: tuple[str, ...]
+    delivery: Delivery
 
 
 def main() -> int:
@@ -87,16 +83,33 @@ def demo(world: World, mail: Installation, broken: str) -> int:
 
     say(f"adding the user {SENDER}")
     secret = credentials(mail)
-    say("sending three messages with a real mail client (swaks)")
-    subjects = [submit(world, message, secret) for message in MESSAGES]
-    failures = [item for port in (587, 465) for item in trust(world, port)]
-    say("waiting for the receiver's verdicts")
-    for message, subject in zip(MESSAGES, subjects, strict=True):
-        [delivery] = world.wait_for(subject=subject, timeout=60)
-        failures += report(message, delivery)
+    say("somebody elsewhere writes to us, and is forwarded; meanwhile we send test mails")
+    outside = {
+        f"{local}@{DOMAIN}": world.send_from_outside(f"{local}@{DOMAIN}", "demo", family=family)
+        for local, family in (("i", 4), ("anything", 6))
+    }
+    failures: list[str] = []
+    messages = [
+        send_test(world, mail, f"you@v{family}.example.net", address, failures)
+        for family, address in ((4, NET.v4(10)), (6, NET.v6(10)))
+    ]
+    failures += [item for port in (587, 465) for item in trust(world, port)]
+    for address, message_id in outside.items():
+        [delivery] = world.wait_for(message_id=message_id)
+        title = f"from outside to {address}, forwarded to {delivery.to}"
+        messages.append(Message(title, NET.v6(10), THEIRS, delivery))
+        if delivery.to != MAILBOX or not delivery.envelope_from.endswith(f"@{DOMAIN}"):
+            failures.append(f"forward: to {delivery.to}, sender {delivery.envelope_from}")
+    say(f"the answer to it, as {SENDER} through port 587, with a real mail client (swaks)")
+    subject = submit(world, "v4@elsewhere.example", secret, outside[SENDER])
+    [delivery] = world.wait_for(subject=subject)
+    messages.append(Message(f"the answer, as {SENDER}", NET.v6(10), OWN, delivery))
+    say("the receivers' verdicts")
+    for message in messages:
+        failures += report(message)
     print()
     if failures:
-        say(f"FAILED: {len(failures)} of the verdicts:")
+        say(f"FAILED: {len(failures)}:")
         for failure in failures:
             print(f"    {failure}")
         return 1
@@ -105,6 +118,20 @@ def demo(world: World, mail: Installation, broken: str) -> int:
     print(f"  doctor        {mail.tambo('doctor').splitlines()[-1]}")
     print(AFTERWARDS)
     return 0
+
+
+def send_test(
+    world: World, mail: Installation, to: str, address: str, failures: list[str]
+) -> Message:
+    """`send-test`, as a person runs it, and what has arrived."""
+    before = len(world.deliveries(to=to))
+    done = mail.run("exec", NAME, "send-test", to)
+    print(f"\n  $ docker exec {NAME} send-test {to}")
+    print("".join(f"  | {line}\n" for line in (done.stdout + done.stderr).splitlines()))
+    if done.returncode:
+        failures.append(f"send-test {to}: status {done.returncode}")
+    delivery = world.wait_for(to=to, count=before + 1)[-1]
+    return Message(f"send-test to {to}", address, OWN, delivery)
 
 
 AFTERWARDS = f"""
@@ -120,22 +147,23 @@ For a real domain, on a server with a public address and port 25 open:
 README.md has the ten steps."""
 
 
-def report(message: Message, delivery: Delivery) -> list[str]:
+def report(message: Message) -> list[str]:
     """Print the receiver's verdicts on one message; returns what failed."""
     print(f"\n  {message.title}")
     failures = []
-    for name, value, good in verdicts(message, delivery):
-        print(f"    {name:<6} {value:<60} {'ok' if good else 'FAILED'}")
+    for name, value, good in verdicts(message):
+        print(f"    {name:<6} {value:<64} {'ok' if good else 'FAILED'}")
         if not good:
             failures.append(f"{name}: {value}  ({message.title})")
     return failures
 
 
-def verdicts(message: Message, delivery: Delivery) -> Iterator[tuple[str, str, bool]]:
-    yield "spf", delivery.spf, delivery.spf == "pass"
-    for algorithm in ("rsa-sha256", "ed25519-sha256"):
-        found = {key: value for key, value in delivery.dkim.items() if key.startswith(algorithm)}
-        value = ", ".join(f"{value} {key}" for key, value in found.items()) or f"no {algorithm}"
+def verdicts(message: Message) -> Iterator[tuple[str, str, bool]]:
+    delivery = message.delivery
+    yield "spf", f"{delivery.spf}, sender {delivery.envelope_from}", delivery.spf == "pass"
+    for signer in message.signers:
+        found = {key: value for key, value in delivery.dkim.items() if key.startswith(signer)}
+        value = ", ".join(f"{value} {key}" for key, value in found.items()) or f"no {signer}"
         yield "dkim", value, list(found.values()) == ["pass"]
     yield "dmarc", delivery.dmarc, delivery.dmarc == "pass"
     version, cipher = delivery.tls_version, delivery.tls_cipher
@@ -157,7 +185,7 @@ def trust(world: World, port: int) -> list[str]:
     )  # fmt: skip
     good = "Verification: OK" in said
     value = f"{port} verifies against the certificate authority" if good else said.strip()
-    print(f"    {'cert':<6} {value:<60} {'ok' if good else 'FAILED'}")
+    print(f"    {'cert':<6} {value:<64} {'ok' if good else 'FAILED'}")
     return [] if good else [f"certificate of port {port}: {value}"]
 
 
@@ -183,16 +211,15 @@ def credentials(mail: Installation) -> str:
     return secret
 
 
-def submit(world: World, message: Message, secret: str) -> str:
-    """Hand one message to tambo as a mail program does; returns its subject."""
+def submit(world: World, to: str, secret: str, answers: str) -> str:
+    """Hand an answer to tambo as a mail program does; returns its subject."""
     subject = f"demo {uuid.uuid4().hex[:12]}"
-    security = "--tls-on-connect" if message.port == 465 else "--tls"
     # swaks asks for the password on standard input: it is in nobody's list of processes.
     world.exec(
-        "resolver", "swaks", "--silent", "2", "--server", HOST, "--port", str(message.port),
-        security, "--auth", "PLAIN", "--auth-user", SENDER, "--protect-prompt",
-        "--from", SENDER, "--to", message.to, "--h-From", f"Demo <{SENDER}>",
-        "--h-Subject", subject, "--body", "It works.", "--helo", "client.example.com",
+        "resolver", "swaks", "--silent", "2", "--server", HOST, "--port", "587", "--tls",
+        "--auth", "PLAIN", "--auth-user", SENDER, "--protect-prompt", "--from", SENDER, "--to", to,
+        "--h-From", f"Demo <{SENDER}>", "--h-Subject", subject, "--add-header",
+        f"In-Reply-To: {answers}", "--body", "It works.", "--helo", "client.example.com",
         input=f"{secret}\n",
     )  # fmt: skip
     return subject

@@ -25,17 +25,19 @@ import shutil
 import subprocess
 import tarfile
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
+from email.utils import formatdate
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 IMAGE = os.environ.get("WORLD_IMAGE", "tambo-world")
 """WORLD_IMAGE builds and uses another name, beside somebody else's world."""
-SERVICES = ("authoritative", "resolver", "receiver", "pebble")
+SERVICES = ("authoritative", "resolver", "receiver", "outside", "pebble")
 AUTHSERV_ID = "mx.example.net"
 """The name under which the receiver writes its Authentication-Results."""
 ACME_DIRECTORY = "https://acme.example.net:14000/dir"
@@ -55,7 +57,8 @@ class WorldError(Exception):
 class Net:
     """The two prefixes of a world: an IPv4 /24 and an IPv6 /64.
 
-    Host numbers: 2 authoritative, 10 tambo's, 14 ACME CA, 25 to 28 receiver, 53 resolver.
+    Host numbers: 2 authoritative, 10 tambo's, 14 ACME CA, 25 to 28 receiver, 40 outside,
+    53 resolver.
     """
 
     net4: str
@@ -455,6 +458,30 @@ class World:
             ]
         )
         raise WorldError(message)
+
+    def send_from_outside(self, to: str, subject: str, *, family: int = 4) -> str:
+        """Has somebody else's server sign and send a message, by IPv4 or IPv6; its Message-ID.
+
+        The sender is v4@ or v6@elsewhere.example, of which SPF, DKIM and DMARC (p=reject) hold.
+        """
+        self._publish_outside()
+        sender = f"v{family}@elsewhere.example"
+        message_id = f"<{uuid.uuid4().hex}@elsewhere.example>"
+        lines = [
+            f"From: Somebody <{sender}>", f"To: {to}", f"Subject: {subject}",
+            f"Date: {formatdate()}", f"Message-ID: {message_id}", "", "Hello.", "",
+            "..", "Somebody", "",
+        ]  # fmt: skip
+        self.exec("outside", "sendmail", "-i", "-f", sender, to, input="\n".join(lines))
+        return message_id
+
+    def _publish_outside(self) -> None:
+        """The key that the outside server has made, in its domain's zone."""
+        zone = "elsewhere.example"
+        if "_domainkey" not in self.zone(zone):
+            strings = re.findall(r'"[^"]*"', self.exec("outside", "cat", "/srv/dkim.txt"))
+            command = ("replace-rrset", zone, "out._domainkey", "TXT", "60", " ".join(strings))
+            self.exec("authoritative", "pdnsutil", *command)
 
     # Docker
 

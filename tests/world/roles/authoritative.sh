@@ -72,6 +72,7 @@ reverse4_zone() {
     ptr4 25 mx.example.net
     ptr4 26 mx.elsewhere.example
     ptr4 27 mx4.example.net
+    ptr4 40 out.elsewhere.example
     ptr4 53 resolver.example.net
 }
 
@@ -82,6 +83,7 @@ reverse6_zone() {
     ptr6 25 mx.example.net
     ptr6 26 mx.elsewhere.example
     ptr6 28 mx6.example.net
+    ptr6 40 out.elsewhere.example
     ptr6 53 resolver.example.net
 }
 
@@ -112,9 +114,13 @@ elsewhere_zone() {
     start elsewhere.example.
     cat <<END
 \$ORIGIN elsewhere.example.
-@   MX   10 mx
-mx  A    $WORLD_NET4.26
-mx  AAAA $WORLD_NET6::26
+@      MX   10 mx
+mx     A    $WORLD_NET4.26
+mx     AAAA $WORLD_NET6::26
+@      TXT  "v=spf1 a:out.elsewhere.example -all"
+_dmarc TXT  "v=DMARC1; p=reject"
+out    A    $WORLD_NET4.40
+out    AAAA $WORLD_NET6::40
 END
 }
 

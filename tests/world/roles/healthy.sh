@@ -17,5 +17,6 @@ case $1 in
     # The zone that is loaded last.
     authoritative | resolver) answers mx.elsewhere.example ;;
     receiver) listens 8891 && listens 8893 && greets ;;
+    outside) listens 8891 && greets ;;
     pebble) curl -sf --cacert /srv/ca.pem https://localhost:14000/dir >/dev/null ;;
 esac
