@@ -43,7 +43,7 @@ class Door:
         command, _, content = line.partition(" ")
         self.asked.append(command)
         if command == "look":
-            return reader.look(self.paths.waiting, json.loads(content), 5).to_json()
+            return reader.look(self.paths.waiting, json.loads(content), 600).to_json()
         if command == "remembered":
             found = domaininfo.find(self.paths.domaininfo, content)
             return {"files": [asdict(item) for item in found]}
