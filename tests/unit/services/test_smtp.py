@@ -335,17 +335,20 @@ def test_nothing_is_removed_while_chasquid_lives(start: Make) -> None:
     first = holder.pid
     asking = threading.Thread(target=holder.ask, args=[removal("a")])
     asking.start()
-    looks = 0
-    while True:
+    looks: list[bool] = []
+
+    def has_ended() -> bool:
         is_there = (folder / "m:a").exists()
         if not is_alive(first):
-            break
-        assert is_there
-        looks += 1
-        time.sleep(0.01)
+            return True
+        looks.append(is_there)
+        return False
+
+    until(has_ended)
     holder.behave()
     asking.join(10)
-    assert looks > 5
+    assert len(looks) > 5
+    assert all(looks)
     assert not (folder / "m:a").exists()
 
 
