@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import click
 
@@ -46,3 +47,15 @@ class Context:
         note = reconcile.serve(self.paths, self.ids, outcome.effect)
         if note:
             click.echo(f"note: {note}", err=True)
+
+
+class TakesIds(click.Command):
+    """An id may begin with `-`: there is no option of one letter, and what is none is an id."""
+
+    SETTINGS: ClassVar[dict[str, Any]] = {
+        "ignore_unknown_options": True,
+        "help_option_names": ["--help"],
+    }
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--help"] if args == ["-h"] else args)

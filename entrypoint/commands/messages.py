@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from entrypoint import events
-from entrypoint.context import Context
+from entrypoint.context import Context, TakesIds
 from entrypoint.control import UnreachableError
 from entrypoint.errors import Exit, UserError
 from entrypoint.maillog import Event, Kind, iso
@@ -57,8 +57,7 @@ class Message:
         return {"id": self.id, "events": [_readable(event) for event in self.events]}
 
 
-# An id may begin with a dash.
-@click.command("show-message", context_settings={"ignore_unknown_options": True})
+@click.command("show-message", cls=TakesIds, context_settings=TakesIds.SETTINGS)
 @click.argument("what", metavar="ID|ADDRESS")
 @click.option(
     "--days", type=click.FloatRange(min=0), metavar="DAYS",

@@ -13,7 +13,7 @@ import click
 
 from entrypoint import control
 from entrypoint.checks.mail import age
-from entrypoint.context import Context
+from entrypoint.context import Context, TakesIds
 from entrypoint.control import UnreachableError
 from entrypoint.errors import Exit, UserError
 from entrypoint.names import Domain
@@ -71,18 +71,9 @@ def list_queue(to: str, sender: str, limit: int, as_json: bool) -> int:
     return Exit.OK
 
 
-class _TakesIds(click.Command):
-    """An id may begin with `-`: there is no option of one letter, and what is none is an id."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, ["--help"] if args == ["-h"] else args)
-
-
 @click.command(
-    "drop-queued",
-    cls=_TakesIds,
-    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
-)
+    "drop-queued", cls=TakesIds, context_settings=TakesIds.SETTINGS,
+)  # fmt: skip
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @_to_option
 @_from_option
