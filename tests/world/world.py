@@ -456,6 +456,14 @@ class World:
         )
         raise WorldError(message)
 
+    def discard(self, deliveries: Iterable[Delivery]) -> None:
+        """Removes what has arrived from its mailbox, and from memory."""
+        unwanted = list(deliveries)
+        names = [name for name, delivery in self._read.items() if delivery in unwanted]
+        self.exec("receiver", "rm", *(f"{MAILDIR}/{name}" for name in names))
+        for name in names:
+            del self._read[name]
+
     # Docker
 
     def _compose(self, *argv: str) -> None:
