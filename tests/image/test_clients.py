@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -17,7 +18,7 @@ from tests.support import desk, smtp
 from tests.support.ca import Authority
 from tests.support.desk import Desk
 from tests.support.recipes import DOCUMENT, Recipe, recipes, words
-from tests.support.server import DOMAIN, HOST, Server
+from tests.support.server import DOMAIN, HOST, ROOT, Server
 from tests.support.smtp import SUBMISSION, SUBMISSIONS, Endpoint
 from tests.world.world import Delivery, World
 
@@ -184,3 +185,18 @@ def test_auth_login_is_refused_in_the_words_of_the_document(
         session.ehlo()
         code, text = session.docmd("AUTH", "LOGIN")
     assert f"`{code} {text.decode()}`" in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_the_first_test_mail_of_the_readme(trusting: Desk, secret: str, world: World) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n((?:(?!```).*\n)*)```$", text, re.MULTILINE)
+    sending = [block for block in blocks if HOST in block and RECIPIENTS[0] in block]
+    assert sending
+    for block in sending:
+        before = world.deliveries(to=RECIPIENTS[0])
+        said, status = trusting.container.type_in("bash", "-c", block, answers=[secret])
+        assert status == 0, said
+        assert smtp.encoded(USER, secret) not in said
+        delivery = world.wait_for(to=RECIPIENTS[0], count=len(before) + 1, timeout=30)[-1]
+        world.discard([delivery])
+        assert (delivery.envelope_from, delivery.spf, delivery.dmarc) == (USER, "pass", "pass")
