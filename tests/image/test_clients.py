@@ -17,10 +17,10 @@ from tests.image.conftest import TAMBO, Servers
 from tests.support import desk, smtp
 from tests.support.ca import Authority
 from tests.support.desk import Desk
-from tests.support.recipes import DOCUMENT, Recipe, recipes, words
+from tests.support.recipes import DOCUMENT, Recipe, configurations, recipes, words
 from tests.support.server import DOMAIN, HOST, ROOT, Server
 from tests.support.smtp import SUBMISSION, SUBMISSIONS, Endpoint
-from tests.world.world import Delivery, World
+from tests.world.world import NONE, Delivery, World
 
 USER = f"i@{DOMAIN}"
 RECIPIENTS = ("you@example.net", "them@example.net")
@@ -200,3 +200,38 @@ def test_the_first_test_mail_of_the_readme(trusting: Desk, secret: str, world: W
         delivery = world.wait_for(to=RECIPIENTS[0], count=len(before) + 1, timeout=30)[-1]
         world.discard([delivery])
         assert (delivery.envelope_from, delivery.spf, delivery.dmarc) == (USER, "pass", "pass")
+
+
+@pytest.fixture(scope="module")
+def etc(trusting: Desk, secret: str, world: World) -> None:
+    """The files of the document that are for a whole computer."""
+    network = f"{world.net.net4}.0/24"
+    for recipe in configurations():
+        for path, text in recipe.files.items():
+            for old, new in (
+                ("SECRET", secret), ("192.0.2.0/24", network), ("192.0.2.10", trusting.ipv4)
+            ):  # fmt: skip
+                text = text.replace(old, new)
+            trusting.as_root("tee", path, input=text)
+
+
+@pytest.mark.usefixtures("etc")
+def test_a_device_sends_through_a_relay(trusting: Desk, world: World) -> None:
+    trusting.as_root("postfix", "start")
+    subject = smtp.deliver(trusting.ipv4, RECIPIENTS[0], USER)
+    [delivery] = world.wait_for(subject=subject, timeout=30)
+    assert (delivery.envelope_from, delivery.spf, delivery.dmarc) == (USER, "pass", "pass")
+
+
+@pytest.mark.usefixtures("etc")
+def test_mail_of_cron_goes_to_the_owner(trusting: Desk, world: World) -> None:
+    subject = "Cron <root@computer> backup"
+    trusting.as_root(
+        "msmtp", "-FCronDaemon", "-i", "-oem", "-t",
+        input=f"From: root (Cron Daemon)\nTo: root\nSubject: {subject}\n\nIt works.\n",
+    )  # fmt: skip
+    [delivery] = world.wait_for(subject=subject, timeout=30)
+    world.discard([delivery])
+    assert (delivery.to, delivery.envelope_from) == (RECIPIENTS[0], USER)
+    assert (delivery.spf, delivery.dmarc) == ("pass", "pass")
+    assert delivery.message_id != NONE

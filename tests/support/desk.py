@@ -55,8 +55,8 @@ class Desk:
         )  # fmt: skip
         if trusted:
             path = "/usr/local/share/ca-certificates/test.crt"
-            checked(self.container.exec("tee", path, input=trusted, user="root"))
-            checked(self.container.exec("update-ca-certificates", user="root"))
+            self.as_root("tee", path, input=trusted)
+            self.as_root("update-ca-certificates")
 
     def send(self, recipe: Recipe, secret: str, size: int = 1000) -> Sent:
         """Have a client send a report of `size` bytes."""
@@ -65,6 +65,15 @@ class Desk:
         }  # fmt: skip
         done = checked(self.container.exec("run_recipe.py", input=json.dumps(order), timeout=120))
         return Sent(*done.json())
+
+    @property
+    def ipv4(self) -> str:
+        networks = self.container.model.attrs["NetworkSettings"]["Networks"].values()
+        return str(next(iter(networks))["IPAddress"])
+
+    def as_root(self, *argv: str, input: str = "") -> str:
+        """The output of a command, whose status must be 0."""
+        return checked(self.container.exec(*argv, input=input, user="root")).stdout
 
     def remove(self) -> None:
         self.container.remove()

@@ -4,8 +4,9 @@
     **Tested**, run:                             the block below is typed into a shell
     **Tested**, for port 587:                    a diff of one of the blocks above
 
-All of a section together make one recipe, which sends one message through port 465. The table of
-what each client says when it fails is read here too.
+All of a section together make one recipe, which sends one message through port 465; without a
+command it is a configuration, for programs that others call. The table of what each client says
+when it fails is read here too.
 """
 
 from __future__ import annotations
@@ -55,7 +56,16 @@ class Recipe:
 
 
 def recipes(document: Path = DOCUMENT) -> list[Recipe]:
-    """All of them, by their section. Raises ValueError for a mark that no block follows."""
+    """All that send. Raises ValueError for a mark that no block follows."""
+    return [recipe for recipe in _all(document) if recipe.commands]
+
+
+def configurations(document: Path = DOCUMENT) -> list[Recipe]:
+    """The others. Raises ValueError for a mark that no block follows."""
+    return [recipe for recipe in _all(document) if not recipe.commands]
+
+
+def _all(document: Path) -> list[Recipe]:
     text = document.read_text(encoding="utf-8")
     found = [
         _recipe(name, blocks)
