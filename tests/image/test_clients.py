@@ -138,6 +138,9 @@ def test_it_sends_and_every_verdict_is_a_pass(
         assert delivery.envelope_from == USER
         assert (delivery.spf, delivery.dmarc) == ("pass", "pass")
         assert list(delivery.dkim.values()) == ["pass"]
+        # Large receivers refuse mail without.
+        assert delivery.message_id != NONE
+        assert b"\nDate: " in delivery.raw
         assert carried(delivery) == sent.digest
 
 
