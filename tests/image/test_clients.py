@@ -25,10 +25,13 @@ from tests.world.world import NONE, Delivery, World
 USER = f"i@{DOMAIN}"
 RECIPIENTS = ("you@example.net", "them@example.net")
 OTHER = f"other.{DOMAIN}"  # the same server by a name that its certificate does not have
+STRIPPED = f"stripped.{DOMAIN}"  # port 587 as a thief on the way would show it
 MEGABYTE = 1 << 20
 LIMIT = 8  # MAX_MESSAGE_MB; base64 makes 5 MB 6.8
 RECIPES = {recipe.name: recipe for recipe in recipes()}
 WORDS = words()
+# Those that the document warns of, for port 587.
+CARELESS = {"PHP: Symfony Mailer"}
 SUBJECTS = {"git send-email": "[PATCH] Report for März ✓", "swaks": "Report"}
 
 
@@ -92,6 +95,15 @@ def strange(
     found = Desk(client, world, resolv_conf, "strange")
     yield found
     found.remove()
+
+
+@pytest.fixture(scope="module")
+def thief(strange: Desk, server: Server, world: World) -> Desk:
+    assert server.greets(), "the zone is there"
+    strange.as_root("sh", "-c", "stripped.py >>/tmp/heard 2>&1 &")
+    record = (DOMAIN, STRIPPED.partition(".")[0], "A", "60", strange.ipv4)
+    world.exec("authoritative", "pdnsutil", "add-record", *record)
+    return strange
 
 
 @pytest.fixture(params=RECIPES)
@@ -164,6 +176,17 @@ def test_it_refuses_a_certificate_of_another_name(
     assert sent.status != 0
     assert sent.says_any_of(WORDS[recipe.name].certificate), sent.said
     assert_no_login(server, log)
+
+
+def test_it_tells_no_secret_where_starttls_is_hidden(
+    trusting: Desk, thief: Desk, recipe: Recipe
+) -> None:
+    thief.as_root("truncate", "--size=0", "/tmp/heard")  # noqa: S108 (in its container)
+    sent = trusting.send(recipe.for_port_587().for_host(STRIPPED), "a-secret-of-the-owner")
+    heard = thief.as_root("cat", "/tmp/heard").upper()  # noqa: S108
+    assert sent.status != 0, sent.said
+    assert "EHLO" in heard
+    assert ("AUTH" in heard) is (recipe.name in CARELESS)
 
 
 @pytest.mark.usefixtures("server", "secret")
