@@ -45,7 +45,7 @@ check: engine $(VENV)/done ## linters, types, layers, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck $(SCRIPTS)
-	$(BIN)/hadolint Dockerfile tests/world/Dockerfile
+	$(BIN)/hadolint Dockerfile tests/clients/Dockerfile tests/world/Dockerfile
 	$(BIN)/yamllint --strict .
 	$(BIN)/python -m tools.generate --check
 	printf 'services: {mail: {env_file: !override [.env.example]}}' | docker compose -f compose.yaml -f - config -q

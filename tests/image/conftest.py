@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
@@ -129,11 +129,16 @@ def docker_cleanup() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def world_image(net: Net) -> str:
-    base = os.environ.get("TAMBO_BASE") or subprocess.run(  # noqa: S603
+def base_image() -> str:
+    """What the tests' own images are built on."""
+    return os.environ.get("TAMBO_BASE") or subprocess.run(  # noqa: S603
         [ROOT / "tools/base-image.sh"], check=True, capture_output=True, text=True
     ).stdout.strip()  # fmt: skip
-    World(PROJECT, net).build(base)
+
+
+@pytest.fixture(scope="session")
+def world_image(net: Net, base_image: str) -> str:
+    World(PROJECT, net).build(base_image)
     return the_world.IMAGE
 
 
@@ -180,6 +185,7 @@ class Servers:
         data: Path | None = None,
         overlay: Mapping[str, Any] | None = None,
         resolv_conf: Path | None = None,
+        mounts: Sequence[str] = (),
     ) -> Server:
         """A server that is not started yet, at host number `host` or at one of its own."""
         number = next(self._numbers)
@@ -197,6 +203,7 @@ class Servers:
             {"MAIL_HOSTNAME": HOST, "PUBLIC_IPV4": v4, "PUBLIC_IPV6": v6, **(settings or {})},
             data=data,
             overlay=overlay,
+            mounts=mounts,
         )
         self.living.append(server)
         return server

@@ -13,6 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 DAY = timedelta(days=1)
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False,
+    key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+    decipher_only=False,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,13 @@ def fingerprint(chain: str) -> str:
 class Authority:
     """`pem` is its root."""
 
-    def __init__(self, name: str = "Root of the tests") -> None:
+    def __init__(self, name: str = "Root of the tests", *, strict: bool = False) -> None:
+        """`strict`: with all that RFC 5280 asks of a root, and that Python checks since 3.13."""
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._public = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         now = datetime.now(UTC)
-        root = self._sign(
+        builder = (
             x509.CertificateBuilder()
             .subject_name(self._name)
             .public_key(self._key.public_key())
@@ -50,7 +56,9 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
             .add_extension(self._public, False)
         )
-        self.pem = _pem(root)
+        if strict:
+            builder = builder.add_extension(_SIGNS_CERTIFICATES, True)
+        self.pem = _pem(self._sign(builder))
 
     def issue(
         self,

@@ -124,8 +124,12 @@ class Server:
         *,
         data: Path | None = None,
         overlay: Mapping[str, Any] | None = None,
+        mounts: Sequence[str] = (),
     ) -> Server:
-        """`data`: another server's data folder. `overlay`: more of the service's compose keys."""
+        """`data`: another server's data folder. `overlay`: more of the service's compose keys.
+
+        `mounts`: more volumes, as `docker run --volume` takes them.
+        """
         folder.mkdir(parents=True)
         data = data or folder / "data"
         data.mkdir(exist_ok=True)
@@ -141,7 +145,7 @@ class Server:
         }
         # JSON is YAML. The tags take away what the real file says of network, .env and ./data.
         lines = [f"{key}: {json.dumps(value)}" for key, value in keys.items() if value is not None]
-        volumes = [f"{data}:/data", f"{place.resolv_conf}:/etc/resolv.conf:ro"]
+        volumes = [f"{data}:/data", f"{place.resolv_conf}:/etc/resolv.conf:ro", *mounts]
         lines += [
             f"env_file: !override {json.dumps([str(env_file)])}",
             f"volumes: !override {json.dumps(volumes)}",

@@ -483,6 +483,14 @@ class World:
             command = ("replace-rrset", zone, "out._domainkey", "TXT", "60", " ".join(strings))
             self.exec("authoritative", "pdnsutil", *command)
 
+    def discard(self, deliveries: Iterable[Delivery]) -> None:
+        """Removes what has arrived from its mailbox, and from memory."""
+        unwanted = list(deliveries)
+        names = [name for name, delivery in self._read.items() if delivery in unwanted]
+        self.exec("receiver", "rm", *(f"{MAILDIR}/{name}" for name in names))
+        for name in names:
+            del self._read[name]
+
     # Docker
 
     def _compose(self, *argv: str) -> None:
