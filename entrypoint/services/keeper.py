@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
-from entrypoint import apply, lending, output, reconcile, renewal, rights, rotation, state
+from entrypoint import apply, control, lending, output, reconcile, renewal, rights, rotation, state
 from entrypoint.checks import accounts, daily
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
@@ -24,6 +25,8 @@ from entrypoint.settings import Settings
 from entrypoint.state import State
 
 _LOOK = 2.0  # seconds between looks at /data/domains
+_START = 15.0  # seconds that the mail server may take to start
+_POLL = 0.2  # seconds
 _TICK = 5.0  # seconds between looks at what certificates are due
 _ROTATE = 30.0  # seconds between looks at whether DNS shows a pending DKIM key
 _DOCTOR = 3600.0  # seconds before the first look at whether the daily one is due, and between them
@@ -47,7 +50,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     renewer = Renewer(settings, paths, ids, lambda text: output.log("certs", text))
     # A thread of its own: issuing takes minutes, and edits by hand must not wait for it. A daemon:
     # acme.sh dies with the thread, and what it was at is done again.
-    threading.Thread(target=_renew, args=(renewer, stop), daemon=True).start()
+    threading.Thread(target=_renew, args=(renewer, paths, stop), daemon=True).start()
     threading.Thread(target=_rotate, args=(settings, paths, ids, stop), daemon=True).start()
     threading.Thread(target=_look_daily, args=(settings, paths, ids, stop), daemon=True).start()
     while not stop.wait(_LOOK):
@@ -82,7 +85,19 @@ def _look_daily(settings: Settings, paths: Paths, ids: Ids, stop: threading.Even
             output.log("doctor", f"error: {traceback.format_exc()}")
 
 
-def _renew(renewer: Renewer, stop: threading.Event) -> None:
+def _await_mail(paths: Paths, stop: threading.Event) -> None:
+    """What is put into service is proven by a handshake: give the mail server time to start."""
+    end = time.monotonic() + _START
+    while time.monotonic() < end:
+        with suppress(control.UnreachableError):
+            if control.request(paths.holder_socket, "status", timeout=_START).get("ready"):
+                return
+        if stop.wait(_POLL):
+            return
+
+
+def _renew(renewer: Renewer, paths: Paths, stop: threading.Event) -> None:
+    _await_mail(paths, stop)
     while True:
         try:
             renewer.tick()

@@ -53,7 +53,6 @@ def server(
     server = module_servers.make(settings, host=TAMBO, mounts=[f"{folder}:/certificates:ro"])
     server.up()
     # At this first start the keeper may look before chasquid listens.
-    server.log.tolerate("the new certificate is not served: .* Connection refused")
     zone = server.ok("dns", "--format", "zone")
     world.load_zone(DOMAIN, f"{zone}\n{OTHER}. 60 IN A {server.ipv4}\n")
     yield server
