@@ -213,7 +213,7 @@ def history(mail: Installation) -> None:
 def signal(mail: Installation, name: str) -> None:
     """To the recorder."""
     programs = json.loads(mail.docker("exec", NAME, "cat", "/run/tambo/programs.json"))["programs"]
-    mail.docker("exec", NAME, "kill", f"-{name}", str(programs["recorder"]["pid"]))
+    mail.docker("exec", NAME, "sh", "-c", f"kill -{name} {programs['recorder']['pid']}")
 
 
 def rate(work: Callable[[], None]) -> float:
