@@ -35,6 +35,8 @@ class Kind(StrEnum):
     AUTH = "auth"  # somebody logged in, or failed to
     WAITING = "waiting"  # some recipients of a message are left; `next` says when they are tried
     DONE = "done"  # nothing is left to do for a message
+    # A message that waited, by the owner: nobody gets it any more, and its sender is not told.
+    DROPPED = "dropped"
     OTHER = "other"  # of no message: `text` is the line
 
 
@@ -47,7 +49,7 @@ class Event:
 
     `recipients` of RECEIVED and REFUSED are those of the envelope; SENT, DEFERRED and BOUNCED have
     the one that was tried, which is where the aliases led. chasquid's log does not say which of
-    several it came from.
+    several it came from. DROPPED has those who waited, or the first few.
 
     `login` of AUTH is what the client gave, lower case as chasquid makes it; of RECEIVED and
     REFUSED, who had logged in on the same connection (the same address and port, within the twenty

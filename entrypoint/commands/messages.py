@@ -166,6 +166,9 @@ def _origin(recipient: str, received: Event | None) -> str:
 
 def _end(message: Message) -> str:
     last = message.last
+    if last.kind is Kind.DROPPED:
+        to = ", ".join(last.recipients)
+        return f"{_when(last.at)}  dropped by drop-queued{f', for {to}' if to else ''}"
     if last.kind is Kind.DONE:
         failed = sum(tries[-1].kind is Kind.BOUNCED for tries in message.tries.values())
         told = " The sender was told." if failed and message.sender != "<>" else ""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from entrypoint import control
+from entrypoint import control, events
 from entrypoint.checks.mail import age
 from entrypoint.context import Context, TakesIds
 from entrypoint.control import UnreachableError
 from entrypoint.errors import Exit, UserError
+from entrypoint.maillog import Event, Kind
 from entrypoint.names import Domain
 from entrypoint.queue import (
     PREFIX,
@@ -31,6 +32,7 @@ from entrypoint.queue import (
 )
 
 _LIMIT = 20  # messages
+_HISTORIES = 500  # messages whose tries are looked up: what all others have is estimated
 _WIDTH = 80
 _ANSWER_LINES = 3
 _DESTINATIONS = 20  # that are shown
@@ -67,7 +69,7 @@ def list_queue(to: str, sender: str, limit: int, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(_listing_json(context, found, now), indent=2))
     else:
-        click.echo("\n".join(_show(found, selection, now)))
+        click.echo("\n".join(_show(context, found, selection, now)))
     return Exit.OK
 
 
@@ -99,11 +101,11 @@ def drop_queued(
     _check_ids(selection, found)
     chosen = [item for item in found.items if ids or not item.others]
     spared = [item for item in found.items if item.others and not ids]
-    files = {f"{PREFIX}{item.id}": _said(item) for item in chosen}
-    files |= {f"{PREFIX}{name}": f"{name} dropped" for name in found.damaged if ids or every}
+    files = {f"{PREFIX}{item.id}": _known(item) for item in chosen}
+    files |= {f"{PREFIX}{name}": {} for name in found.damaged if ids or every}
     if not (ids or yes):
         if not as_json:
-            click.echo("\n".join(_preview(chosen, spared, files)))
+            click.echo("\n".join(_preview(chosen, spared, len(files))))
         else:
             click.echo(json.dumps(_dropped_json([], chosen, spared, ""), indent=2))
         return Exit.WRONG if files else Exit.OK
@@ -113,8 +115,10 @@ def drop_queued(
     if as_json:
         click.echo(json.dumps(_dropped_json(dropped, left, spared, note), indent=2))
     else:
-        for name, said in files.items():
-            click.echo(said if name in gone else f"{said.split()[0]} has gone by itself meanwhile")
+        for name, known in files.items():
+            said = f"dropped {_said(name, known)}"
+            id_ = name.removeprefix(PREFIX)
+            click.echo(said if name in gone else f"{id_} has gone by itself meanwhile")
         click.echo("\n".join((*_spared(spared), _number(len(gone), "dropped"))))
     if note:
         click.echo(f"note: {note}", err=True)
@@ -139,8 +143,7 @@ def forget_domain(domain: str, as_json: bool) -> int:
     except ValueError as error:
         raise UserError(str(error), exit_code=Exit.USAGE) from None
     files = _ask(context, "remembered", asked, _LOOK_WAIT)["files"]
-    said = f"forgotten: the TLS of {asked}"
-    gone, note = _remove(context, "domaininfo", {item["file"]: said for item in files})
+    gone, note = _remove(context, "domaininfo", {item["file"]: {} for item in files})
     forgotten = [item for item in files if item["file"] in gone]
     if as_json:
         click.echo(json.dumps({"domain": asked, "forgotten": forgotten, "note": note}, indent=2))
@@ -196,7 +199,9 @@ def _look(context: Context, selection: Selection, limit: int | None) -> Listing:
         raise UserError(msg, "is the container as new as its image? docker compose up -d") from None
 
 
-def _remove(context: Context, folder: str, files: dict[str, str]) -> tuple[set[str], str]:
+def _remove(
+    context: Context, folder: str, files: Mapping[str, Mapping[str, Any]]
+) -> tuple[set[str], str]:
     """The files that have gone, and what is not as it should be."""
     if not files:
         return set(), ""
@@ -227,34 +232,56 @@ def _check_ids(selection: Selection, found: Listing) -> None:
         raise UserError(msg, "see which there are: docker exec mail list-queue")
 
 
-def _attempts(item: Waiting, now: float) -> Attempts:
-    """How often a message was tried and when it is next: what the log said of it, if that is known,
-    else what its file tells."""
-    return estimate(item, now)
+def _histories(context: Context, items: Sequence[Waiting]) -> Mapping[str, Sequence[Event]]:
+    """What the log said of these messages, as far as it is known."""
+    try:
+        return events.messages(context.paths, [item.id for item in items[:_HISTORIES]])
+    except UnreachableError:
+        return {}  # the files tell enough
 
 
-def _said(item: Waiting) -> str:
-    """In the log and at the terminal, in the form of chasquid's own lines."""
-    some = [one.address for one in item.recipients[:_LOGGED]]
-    more = len(item.recipients) + item.more - len(some)
-    to = " ".join((*some, *([f"and {more} more"] if more else [])))
-    return f"{item.id} from={item.sender} to=[{to}] dropped"
+def _attempts(item: Waiting, history: Sequence[Event], now: float) -> Attempts:
+    """How often a message was tried and when it is next: what the log said of it, if all of that is
+    known, else what its file tells."""
+    rounds = [event for event in history if event.kind is Kind.WAITING]
+    if not any(event.kind is Kind.RECEIVED for event in history):
+        return estimate(item, now)
+    following = rounds[-1].next if rounds else 0.0
+    # After a restart it is tried at once, of which the log says nothing before it is over.
+    return Attempts(len(rounds), following if following > now else None, exact=True)
+
+
+def _known(item: Waiting) -> dict[str, Any]:
+    """For the log: who waits, or the first of many."""
+    return {
+        "sender": item.sender,
+        "recipients": [one.address for one in item.recipients[:_LOGGED]],
+        "more": len(item.recipients[_LOGGED:]) + item.more,
+    }
+
+
+def _said(name: str, known: Mapping[str, Any]) -> str:
+    """In the form in which the log has it."""
+    event = Event(
+        Kind.DROPPED, 0, name.removeprefix(PREFIX), known.get("sender", ""),
+        tuple(known.get("recipients", ())),
+    )  # fmt: skip
+    more = f" and {known['more']} more" if known.get("more") else ""
+    return f"{str(event).removeprefix(f'{Kind.DROPPED} ')}{more}"
 
 
 def _number(many: int, done: str) -> str:
     return f"1 message {done}" if many == 1 else f"{many} messages {done}"
 
 
-def _preview(
-    chosen: Sequence[Waiting], spared: Sequence[Waiting], files: dict[str, str]
-) -> Iterator[str]:
+def _preview(chosen: Sequence[Waiting], spared: Sequence[Waiting], number: int) -> Iterator[str]:
     for item in chosen[:_LIMIT]:
-        yield _said(item).removesuffix(" dropped")
+        yield _said(item.id, _known(item))
     if len(chosen) > _LIMIT:
         yield f"and {len(chosen) - _LIMIT} more"
     yield from _spared(spared)
-    if files:
-        yield f"{_number(len(files), 'would be dropped')}. To do it, add --yes"
+    if number:
+        yield f"{_number(number, 'would be dropped')}. To do it, add --yes"
     else:
         yield "Nothing to drop."
 
@@ -266,10 +293,11 @@ def _spared(spared: Sequence[Waiting]) -> Iterator[str]:
         yield f"and {len(spared) - _LIMIT} more like that"
 
 
-def _show(found: Listing, selection: Selection, now: float) -> Iterator[str]:
+def _show(context: Context, found: Listing, selection: Selection, now: float) -> Iterator[str]:
     summary = found.summary
+    histories = _histories(context, found.items)
     for item in found.items:
-        yield from _message(item, now)
+        yield from _message(item, _attempts(item, histories.get(item.id, ()), now), now)
     if found.items:
         yield ""
     is_part = bool(selection.to or selection.sender)
@@ -288,8 +316,7 @@ def _show(found: Listing, selection: Selection, now: float) -> Iterator[str]:
     yield from _hints(found)
 
 
-def _message(item: Waiting, now: float) -> Iterator[str]:
-    tries = _attempts(item, now)
+def _message(item: Waiting, tries: Attempts, now: float) -> Iterator[str]:
     about = "" if tries.exact else "about "
     if not tries.tries:
         fate = "being tried for the first time"
@@ -325,7 +352,7 @@ def _wrapped(text: str, lines: int) -> list[str]:
 
 
 def _times(many: int) -> str:
-    return "once" if many == 1 else f"{many} times"
+    return {1: "once", 2: "twice"}.get(many, f"{many} times")
 
 
 def _totals(destinations: Sequence[Destination], now: float) -> Iterator[str]:
@@ -377,8 +404,9 @@ def _stamp(moment: float | None) -> str | None:
 
 def _listing_json(context: Context, found: Listing, now: float) -> dict[str, Any]:
     rows = []
+    histories = _histories(context, found.items)
     for item in found.items:
-        tries = _attempts(item, now)
+        tries = _attempts(item, histories.get(item.id, ()), now)
         rows.append(
             {
                 **_item_json(item),

@@ -14,41 +14,52 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+from urllib.parse import unquote_plus
 
-from entrypoint.maillog import clean
+from entrypoint.maillog import Event, Kind, clean
 
-# A folder of chasquid's, how its files are called (queue.go; url.QueryEscape in protoio.go), and
-# whose words the log has of them.
+# A folder of chasquid's, and how its files are called (queue.go; url.QueryEscape in protoio.go).
 _FOLDERS = {
-    "queue": (re.compile(r"m:[A-Za-z0-9_-]{1,64}"), "mail"),
-    "domaininfo": (re.compile(r"s:[A-Za-z0-9_.%+~-]{1,253}"), "smtp"),
+    "queue": re.compile(r"m:[A-Za-z0-9_-]{1,64}"),
+    "domaininfo": re.compile(r"s:[A-Za-z0-9_.%+~-]{1,253}"),
 }
+_MAX_NAME = 400  # characters of an address
 
 
 @dataclass(frozen=True)
 class Removal:
-    """`files` are names, each with what the log shall say once it has gone; `source` says it."""
+    """`files` are names, each with what is known of the message: `sender` and `recipients`."""
 
     folder: Path
-    files: Mapping[str, str]
-    source: str
+    files: Mapping[str, Mapping[str, Any]]
 
     @classmethod
     def parse(cls, text: str, data: Path) -> Self:
         """From `{"folder": …, "files": {…}}`; `data` holds the folders. Raises ValueError."""
         asked = json.loads(text)
         try:
-            pattern, source = _FOLDERS[asked["folder"]]
-            files = {str(name): clean(str(said)) for name, said in asked["files"].items()}
-        except (KeyError, TypeError, AttributeError):
+            pattern = _FOLDERS[asked["folder"]]
+            files = {str(name): dict(known) for name, known in asked["files"].items()}
+        except (KeyError, TypeError, AttributeError, ValueError):
             msg = "no folder, or no files"
             raise ValueError(msg) from None
         odd = next((name for name in files if not pattern.fullmatch(name)), None)
         if odd is not None:
             msg = f"not a file of chasquid's: {clean(odd)[:80]}"
             raise ValueError(msg)
-        return cls(data / asked["folder"], files, source)
+        return cls(data / asked["folder"], files)
+
+    def told(self, name: str, at: float) -> Event:
+        """What is told of a file that has gone."""
+        kind, _, rest = name.partition(":")
+        if kind != "m":
+            text = f"what chasquid knew of the TLS of {clean(unquote_plus(rest))} is forgotten"
+            return Event(Kind.OTHER, at, text=text)
+        known = self.files[name]
+        sender = clean(str(known.get("sender", "")), _MAX_NAME)
+        recipients = tuple(clean(str(one), _MAX_NAME) for one in known.get("recipients", ()))
+        return Event(Kind.DROPPED, at, id=rest, sender=sender, recipients=recipients)
 
     def is_void(self) -> bool:
         """Whether none of the files is there. Raises OSError."""

@@ -356,8 +356,8 @@ class Holder:
                 gone.extend(removal.carry_out())
             except OSError as error:
                 problem = f"{error.filename}: {error.strerror}"
-            if gone:
-                self.log(removal.source, "\n".join(removal.files[name] for name in gone))
+            for name in gone:
+                self._tell(removal.told(name, time.time()))
 
         async with self._turn:
             try:

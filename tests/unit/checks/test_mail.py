@@ -52,7 +52,7 @@ def test_what_waits_for_better_tls_has_a_verb_of_its_own(scene: Scene) -> None:
     assert (found.id, found.level) == ("queue-waiting", Level.WARN)
     assert found.fix.endswith("\ndocker exec mail forget-domain big.example")
     waiting(scene, 3)
-    [found] = [item for item in scene.found(mail.check) if item.id == "queue-waiting"]
+    found = next(item for item in scene.found(mail.check) if item.id == "queue-waiting")
     assert found.fix.endswith("\ndocker exec mail list-queue --to big.example")
 
 

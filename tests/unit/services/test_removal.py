@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from entrypoint.maillog import Event, Kind
 from entrypoint.services.removal import Removal
 from tests.unit.kit import put
 
 
 def removal(data: Path, *names: str, folder: str = "queue") -> Removal:
-    files = {name: f"{name} dropped" for name in names}
+    files = {name: {"sender": "i@example.com", "recipients": ["you@a.example"]} for name in names}
     return Removal.parse(json.dumps({"folder": folder, "files": files}), data)
 
 
@@ -38,7 +39,9 @@ def left(data: Path) -> set[str]:
 def test_what_was_asked_for_goes_and_nothing_else(data: Path) -> None:
     before = left(data)
     asked = removal(data, "m:a", "m:gone", "m:-c_9")
-    assert (asked.source, asked.files["m:a"]) == ("mail", "m:a dropped")
+    assert asked.told("m:a", 5) == Event(
+        Kind.DROPPED, 5, "a", "i@example.com", ("you@a.example",)
+    )  # fmt: skip
     assert not asked.is_void()
     assert list(asked.carry_out()) == ["m:a", "m:-c_9"]
     assert left(data) == before - {"m:a", "m:-c_9"}
@@ -48,7 +51,9 @@ def test_what_was_asked_for_goes_and_nothing_else(data: Path) -> None:
 
 def test_what_is_known_of_a_domain(data: Path) -> None:
     asked = removal(data, "s:m%C3.example", folder="domaininfo")
-    assert asked.source == "smtp"
+    assert asked.told("s:m%C3.example", 5).text == (
+        "what chasquid knew of the TLS of m\ufffd.example is forgotten"
+    )
     assert list(asked.carry_out()) == ["s:m%C3.example"]
     assert list(data.glob("domaininfo/*")) == []
 
@@ -98,7 +103,8 @@ def test_names_that_are_of_no_domain(data: Path, name: str) -> None:
     "text",
     ["", "x", "[]", "3", "null", "{}", '{"folder": "queue"}',
      '{"folder": "..", "files": {"m:a": ""}}', '{"folder": ["queue"], "files": {}}',
-     '{"folder": "queue", "files": ["m:a"]}'],
+     '{"folder": "queue", "files": ["m:a"]}', '{"folder": "queue", "files": {"m:a": "dropped"}}',
+     '{"folder": "queue", "files": {"m:a": 3}}'],
 )  # fmt: skip
 def test_requests_that_make_no_sense(data: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -106,8 +112,15 @@ def test_requests_that_make_no_sense(data: Path, text: str) -> None:
 
 
 def test_the_log_is_no_place_for_control_characters(data: Path) -> None:
-    text = json.dumps({"folder": "queue", "files": {"m:a": "a\nb\x1b[31m"}})
-    assert Removal.parse(text, data).files == {"m:a": "a\\nb\\x1b[31m"}
+    hostile = "a\nb\x1b[31m"
+    files = {"m:a": {"sender": hostile, "recipients": [hostile, 3]}, "m:b": {}}
+    asked = Removal.parse(json.dumps({"folder": "queue", "files": files}), data)
+    event = asked.told("m:a", 5)
+    assert (event.sender, event.recipients) == ("a\\nb\\x1b[31m", ("a\\nb\\x1b[31m", "3"))
+    assert asked.told("m:b", 5) == Event(Kind.DROPPED, 5, "b")
+    files = {"s:a%0A%1B%5B31m": {}}
+    asked = Removal.parse(json.dumps({"folder": "domaininfo", "files": files}), data)
+    assert str(asked.told("s:a%0A%1B%5B31m", 5)).isprintable()
 
 
 def test_links_folders_and_pipes_stay(data: Path) -> None:

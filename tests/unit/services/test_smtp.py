@@ -307,9 +307,8 @@ def put_queue(holder: Holder, *names: str) -> Path:
 
 
 def removal(*names: str) -> str:
-    files = {
-        f"m:{name}": f"{name} from=i@example.com to=[you@example.net] dropped" for name in names
-    }
+    known = {"sender": "i@example.com", "recipients": ["you@example.net"]}
+    files = {f"m:{name}": known for name in names}
     return f"remove {json.dumps({'folder': 'queue', 'files': files})}"
 
 
@@ -322,8 +321,8 @@ def test_what_is_removed_is_gone_before_the_next_chasquid_starts(start: Make) ->
     assert answer["pid"] not in (0, first)
     assert [path.name for path in folder.iterdir()] == ["m:b"]
     assert holder.events("mail") == [
-        "a from=i@example.com to=[you@example.net] dropped",
-        "c from=i@example.com to=[you@example.net] dropped",
+        "dropped id=a from=i@example.com to=you@example.net",
+        "dropped id=c from=i@example.com to=you@example.net",
     ]
     assert holder.events("smtp") == ["chasquid restarted"]
 
