@@ -55,7 +55,9 @@ def test_lines_of_a_real_chasquid(raw: str, event: dict[str, object]) -> None:
 
 
 def test_there_is_a_real_line_of_each_kind() -> None:
-    assert {event["kind"] for _, event in golden()} == {kind.value for kind in Kind}
+    # What the owner drops is told by the holder, not by chasquid.
+    expected = {kind.value for kind in Kind} - {Kind.DROPPED.value}
+    assert {event["kind"] for _, event in golden()} == expected
 
 
 @pytest.mark.parametrize("line", LINES)
