@@ -63,6 +63,7 @@ class Store:
         self._max_bytes = max_bytes
         self._db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
         try:
+            self.path.chmod(0o600)  # as after a restore; its companions take its mode
             # NORMAL: a power cut may cost the last events, never the file (sqlite.org/pragma.html).
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "temp_store = MEMORY",
                            "journal_size_limit = 4194304", "cache_size = -1000"):  # fmt: skip
@@ -227,15 +228,23 @@ def answer(folder: Path, query: Query) -> dict[str, object]:
             return {"logins": dict(db.execute("SELECT login, at FROM logins"))}
         if query.what == "totals":
             return {"totals": [vars(item) for item in _totals(db, query.since)]}
+        if query.what == "deliveries":
+            rows = db.execute(
+                "SELECT destination, max(at) FROM events WHERE at >= ? AND kind = 'sent' "
+                "GROUP BY destination",
+                (query.since,),
+            )
+            return {"deliveries": dict(rows)}
         return {"events": [event.to_json() for event in _history(db, query)]}
 
 
 def _history(db: sqlite3.Connection, query: Query) -> list[Event]:
     where, values = ["at >= ?"], [query.since]
     given: list[object] = list(values)
-    if query.id is not None:
-        where.append("id = ? AND id <> ''")
-        given.append(query.id)
+    if query.ids is not None:
+        # The index has no empty ones.
+        where.append(f"id IN ({', '.join('?' * len(query.ids))}) AND id <> ''")
+        given += query.ids
     if query.address is not None:
         where.append("n IN (SELECT n FROM addresses WHERE address = ?)")
         given.append(query.address.lower())

@@ -143,6 +143,8 @@ class Keeper:
         self._said = now
         problems = [str(item) for item in found if item.level is Level.FAIL]
         apply.write(self.paths.problems, json.dumps(problems).encode(), self.ids)
+        said = [{"level": item.level.value, "text": str(item)} for item in found]
+        apply.write(self.paths.findings, json.dumps(said).encode(), self.ids)
 
 
 def signature(paths: Paths) -> Signature:

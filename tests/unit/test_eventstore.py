@@ -59,8 +59,10 @@ def test_what_goes_in_comes_out(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "times"),
     [
-        ({"id": "zmyCMhS89vA"}, [2, 3, 4, 5, 6, 7]),
-        ({"id": ""}, []),
+        ({"ids": ("zmyCMhS89vA",)}, [2, 3, 4, 5, 6, 7]),
+        ({"ids": ("zmyCMhS89vA", "AAAAAAAAAAA", "")}, [2, 3, 4, 5, 6, 7, 8]),
+        ({"ids": ("",)}, []),
+        ({"ids": ()}, []),
         ({"address": "B@example.net"}, [2, 3, 5]),
         ({"address": "i@example.com"}, [1, 2, 3, 5, 6, 8]),
         ({"address": "x@example.com"}, [9]),
@@ -118,8 +120,11 @@ def test_all_or_nothing(store: Store, tmp_path: Path) -> None:
 def test_it_is_there_after_a_restart(store: Store, tmp_path: Path) -> None:
     store.add("s", [(1, sent(1))])
     store.close()
+    (tmp_path / NAME).chmod(0o644)
     with Store(tmp_path) as again:
         assert again.stored("s") == 1
+        for path in tmp_path.iterdir():
+            assert path.stat().st_mode & 0o777 == 0o600, path
         again.add("t", [(1, sent(2))])
     assert [event.at for event in history(tmp_path)] == [1, 2]
 
@@ -216,7 +221,7 @@ def test_readers_write_nothing(tmp_path: Path) -> None:
 
 
 def test_a_question_is_one_word_and_comes_back() -> None:
-    query = Query("history", id="a b\n", address='é "%" +', since=1.5, kinds=(Kind.SENT,), limit=3)
+    query = Query("history", ("a b\n",), address='é "%" +', since=1.5, kinds=(Kind.SENT,), limit=3)
     assert query.word.isascii()
     assert not set(query.word) & set(" \n")
     assert Query.parse(query.word) == query
@@ -237,6 +242,11 @@ def test_the_client(
     monkeypatch.setattr(control, "request", request)
     assert events.history(paths, address="B@EXAMPLE.net", kinds={Kind.SENT}) == [ALL[4]]
     assert events.history(paths, limit=0) == [ALL[-1]]
+    assert events.history(paths, id="AAAAAAAAAAA") == [ALL[7]]
+    assert events.messages(paths, ["AAAAAAAAAAA", "BBBBBBBBBBB"]) == {
+        "AAAAAAAAAAA": [ALL[7]], "BBBBBBBBBBB": []
+    }  # fmt: skip
+    assert events.last_deliveries(paths, 0.0) == {"example.net": 5.0, "example.com": 8.0}
     assert events.last_logins(paths) == {"i@example.com": 1.0}
     assert events.totals(paths, 8.0) == [Total("example.com", 1, 0, 0)]
 
