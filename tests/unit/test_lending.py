@@ -41,7 +41,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Effect]:
     """What chasquid was told; it does it."""
     effects: list[Effect] = []
 
-    def serve(_paths: Paths, effect: Effect) -> str:
+    def serve(_paths: Paths, _ids: Ids, effect: Effect) -> str:
         effects.append(effect)
         return ""
 
