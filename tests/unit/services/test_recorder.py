@@ -188,6 +188,7 @@ def test_a_recorder_that_hangs_holds_nothing_up_and_what_is_dropped_is_counted(
         child = process(tmp_path)
         await eventually(lambda: bool(box.status()["connected"]))
         os.kill(child.pid, signal.SIGSTOP)
+        await eventually(lambda: " T " in Path(f"/proc/{child.pid}/stat").read_text())
         for number in range(3000):
             box.put(event(number))
             if number % 100 == 0:
