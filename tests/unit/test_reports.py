@@ -150,7 +150,7 @@ def test_what_is_no_report_is_refused_quickly(content: bytes, words: str) -> Non
     started = time.monotonic()
     with pytest.raises(ValueError, match=words):
         reports.read(content)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 def test_texts_are_cut_and_move_no_cursor() -> None:
