@@ -13,7 +13,7 @@ from entrypoint.dns import render
 from entrypoint.dns.required import required
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids, Owner
-from entrypoint.services import keeper, smtp
+from entrypoint.services import keeper, policy, smtp
 from entrypoint.settings import Settings
 from entrypoint.state import State
 
@@ -25,6 +25,7 @@ def boot() -> None:
     paths, ids = Paths(), Ids.image()
     apply.hold_instance(paths, ids)
     mend_rights(paths, ids)
+    (paths.policy / "running").unlink(missing_ok=True)  # by it the service knows that it had died
     reconcile.refresh_exchangers(asked, paths, ids)
     with apply.edit_lock(paths, ids):
         current, outcome = reconcile.reconcile(asked, paths, ids)
@@ -42,11 +43,16 @@ def run_keeper() -> int:
     return keeper.main(settings.load(os.environ), Paths(), Ids.image())
 
 
+@click.command("run-policy", hidden=True)
+def run_policy() -> int:
+    return policy.main(settings.load(os.environ), Paths(), Ids.image())
+
+
 def mend_rights(paths: Paths, ids: Ids) -> None:
     """Give everything to its owner, as after a restore by the host's root."""
     for folder in (paths.domains, paths.certs, paths.acme, paths.reload, paths.state):
         rights.mend(folder, ids, Owner.TAMBO)
-    for folder in (paths.queue, paths.mail):
+    for folder in (paths.queue, paths.mail, paths.policy):
         rights.mend(folder, ids, Owner.CHASQUID)
 
 

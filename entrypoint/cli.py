@@ -30,6 +30,7 @@ INTERNAL = {
     "boot": ("boot", "boot"),
     "run-smtp": ("boot", "run_smtp"),
     "run-keeper": ("boot", "run_keeper"),
+    "run-policy": ("boot", "run_policy"),
     "health": ("commands.health", "health"),
 }
 

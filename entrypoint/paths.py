@@ -67,6 +67,11 @@ class Paths:
     def mail(self) -> Path:
         return self.data / "mail"
 
+    @property
+    def policy(self) -> Path:
+        """What the policy service remembers: what each login sent, who is paused."""
+        return self.data / "policy"
+
     # the volume, tambo's own memory
 
     @property
@@ -120,6 +125,26 @@ class Paths:
     @property
     def holder_socket(self) -> Path:
         return self.run / "holder.sock"
+
+    @property
+    def post_data(self) -> Path:
+        """chasquid's hook, in its configuration directory: a link into the image."""
+        return self.chasquid / "hooks/post-data"
+
+    @property
+    def policy_rules(self) -> Path:
+        """Who may send as whom, for the policy service."""
+        return self.run / "policy.json"
+
+    @property
+    def policy_socket(self) -> Path:
+        """Where the hook asks."""
+        return self.run / "policy.sock"
+
+    @property
+    def policy_door(self) -> Path:
+        """Where tambo's verbs ask."""
+        return self.run / "policy-control.sock"
 
     @property
     def problems(self) -> Path:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from entrypoint import dnsapi
 from entrypoint.errors import Exit, UserError
+from entrypoint.limits import Limit
 from entrypoint.names import (
     Address,
     Domain,
@@ -362,6 +363,11 @@ class Settings(BaseModel):
         "(RFC 5321 4.5.4.1: 4 to 5 days); a number and m, h or d.",
         examples=["3d"],
     )] = 5 * 86400  # fmt: skip
+    send_limit: Annotated[Limit, Field(
+        description="How many recipients a login may send to in an hour and in a day, or `none`. "
+        "What was refused counts too. `set-limit` sets another one for a login.",
+        examples=["1000/h,10000/d"],
+    )] = Limit(500, 5000)  # fmt: skip
 
     # Variables of the provider's hook, from the environment; never a setting's name.
     provider: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
@@ -404,6 +410,7 @@ _PREFIXES = (
     "DMARC_",
     "MAX_",
     "GIVE_UP_",
+    "SEND_",
     "LEXICON_",
 )
 # Not read from a variable of their own name.

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from entrypoint import aliases, certs, dkim, dnsapi, userdb
+from entrypoint import aliases, certs, dkim, dnsapi, senders, userdb
 from entrypoint.findings import Finding, Level
 from entrypoint.names import Domain, Selector, shown
 from entrypoint.paths import Paths
@@ -29,6 +29,7 @@ class DomainState:
 
     users: userdb.Users = field(default_factory=dict)
     aliases: aliases.Aliases = field(default_factory=dict)
+    senders: senders.Senders = field(default_factory=dict)
     keys: tuple[dkim.DkimKey, ...] = ()
     # Selectors that are taken, by usable keys or not; and those of keys that cannot be used: a
     # damaged key is no reason for a new one.
@@ -39,7 +40,8 @@ class DomainState:
     retired: tuple[tuple[dkim.DkimKey, datetime], ...] = ()
     # acme.env: the DNS provider of this domain, where it is not the common one.
     provider: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Names of files (`users`, `aliases`) that are broken: what serves is the last good copy.
+    # Names of files (`users`, `aliases`, `senders`) that are broken: what serves is the last good
+    # copy.
     broken: frozenset[str] = frozenset()
 
 
@@ -155,10 +157,12 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
     selectors |= {str(key.selector) for key, _ in (*pending, *retired)}
     users: userdb.Users = read("users", userdb.parse)
     rules: aliases.Aliases = read("aliases", lambda text: aliases.parse(text, domain))
+    allowed: senders.Senders = read("senders", senders.parse)
     return DomainState(
         provider=_provider(folder / "acme.env", findings),
         users=users,
         aliases=rules,
+        senders=allowed,
         keys=tuple(keys),
         pending=tuple(key for key, _ in pending),
         retired=tuple((key, when) for key, when in retired if when),
