@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/acme rootfs/usr/lib/tambo/end-on-fatal rootfs/usr/lib/tambo/mda rootfs/usr/lib/tambo/hooks/post-data .ci/run
+SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/acme rootfs/usr/lib/tambo/mda rootfs/usr/lib/tambo/hooks/post-data .ci/run
 # The base image's name, found once, when first needed: the engine must run by then.
 BASE = $(eval BASE := $$(shell tools/base-image.sh))$(or $(BASE),$(error no base image))
 REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)

@@ -13,7 +13,7 @@ from entrypoint.dns import render
 from entrypoint.dns.required import required
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids, Owner
-from entrypoint.services import keeper, policy, smtp
+from entrypoint.services import keeper, smtp
 from entrypoint.settings import Settings
 from entrypoint.state import State
 
@@ -21,6 +21,8 @@ from entrypoint.state import State
 @click.command("boot", hidden=True)
 def boot() -> None:
     """Prepare everything, then become supervisord."""
+    style = settings.log_style(os.environ)
+    output.configure(style, "boot")
     asked = settings.load(os.environ)
     paths, ids = Paths(), Ids.image()
     apply.hold_instance(paths, ids)
@@ -30,29 +32,26 @@ def boot() -> None:
     with apply.edit_lock(paths, ids):
         current, outcome = reconcile.reconcile(asked, paths, ids)
     announce(asked, paths, current, outcome)
-    process.replace([sys.executable, "-m", "entrypoint.services.init"], os.environ)
+    process.replace([sys.executable, "-m", "entrypoint.services.init", style], os.environ)
 
 
 @click.command("run-smtp", hidden=True)
 def run_smtp() -> int:
+    output.configure(settings.log_style(os.environ), "smtp")
     return smtp.main(settings.load(os.environ), Paths(), Ids.image())
 
 
 @click.command("run-keeper", hidden=True)
 def run_keeper() -> int:
+    output.configure(settings.log_style(os.environ), "keeper")
     return keeper.main(settings.load(os.environ), Paths(), Ids.image())
-
-
-@click.command("run-policy", hidden=True)
-def run_policy() -> int:
-    return policy.main(settings.load(os.environ), Paths(), Ids.image())
 
 
 def mend_rights(paths: Paths, ids: Ids) -> None:
     """Give everything to its owner, as after a restore by the host's root."""
     for folder in (paths.domains, paths.certs, paths.acme, paths.reload, paths.state):
         rights.mend(folder, ids, Owner.TAMBO)
-    for folder in (paths.queue, paths.mail, paths.policy):
+    for folder in (paths.queue, paths.mail, paths.events, paths.policy):
         rights.mend(folder, ids, Owner.CHASQUID)
 
 
@@ -71,13 +70,21 @@ def announce(
     for path in kept:
         output.log("boot", f"  made {path}")
     output.log("boot", certificate_news(asked, current))
+    show_records(asked, current)
+    if not any(current.domain(domain).users for domain in asked.domains):
+        output.log("boot", f"next: docker exec mail add-user i@{asked.domains[0]}")
+
+
+def show_records(asked: Settings, current: State) -> None:
+    """The table, to be read or pasted; where it would not survive the log's form, how to get it."""
+    if output.is_json() or output.is_short():
+        output.log("boot", "the DNS records that are needed: docker exec mail dns")
+        return
     output.log("boot", "These DNS records are needed (again: docker exec mail dns):")
     click.echo()
     found = addresses.find(asked)  # no echo: it would hold up the start
     click.echo(render.table(required(asked, current, found)))
     click.echo(render.origins(found))
-    if not any(current.domain(domain).users for domain in asked.domains):
-        output.log("boot", f"next: docker exec mail add-user i@{asked.domains[0]}")
 
 
 def certificate_news(asked: Settings, current: State) -> str:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from entrypoint import output
 from entrypoint.errors import Exit, UserError
 
 # verb: module of entrypoint, function. A verb's module is imported when it runs.
@@ -36,7 +37,6 @@ INTERNAL = {
     "boot": ("boot", "boot"),
     "run-smtp": ("boot", "run_smtp"),
     "run-keeper": ("boot", "run_keeper"),
-    "run-policy": ("boot", "run_policy"),
     "health": ("commands.health", "health"),
 }
 
@@ -78,16 +78,16 @@ def run(arguments: list[str]) -> int:
     try:
         result = tambo.main(arguments, prog_name="tambo", standalone_mode=False)
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        output.complain(f"error: {error}")
         return error.exit_code
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        output.complain(f"error: {error.format_message()}")
         if isinstance(error, click.UsageError) and error.ctx:
             click.echo(f"  usage: {error.ctx.command.get_usage(error.ctx)[7:]}", err=True)
         return error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        output.complain(f"error: {where}{error.strerror or error}")
         return Exit.WRONG
     except (click.Abort, KeyboardInterrupt):
         click.echo("aborted", err=True)

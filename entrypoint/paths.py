@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from entrypoint.names import Domain
+if TYPE_CHECKING:  # programs that must be small need the paths alone
+    from entrypoint.names import Domain
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Paths:
     def policy(self) -> Path:
         """What the policy service remembers: what each login sent, who is paused."""
         return self.data / "policy"
+
+    @property
+    def events(self) -> Path:
+        """The store of events."""
+        return self.data / "events"
 
     # the volume, tambo's own memory
 
@@ -145,6 +152,16 @@ class Paths:
     def policy_door(self) -> Path:
         """Where tambo's verbs ask."""
         return self.run / "policy-control.sock"
+
+    @property
+    def recorder_socket(self) -> Path:
+        """Where the holder hands events to the recorder."""
+        return self.run / "recorder.sock"
+
+    @property
+    def programs(self) -> Path:
+        """The state of each supervised program, a JSON object: PID 1's."""
+        return self.run / "programs.json"
 
     @property
     def problems(self) -> Path:

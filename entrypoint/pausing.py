@@ -54,13 +54,13 @@ class Outcomes:
         while len(self._logins) > _MOST:
             self._logins.popitem(last=False)
 
-    def ended(self, message: str, at: float, *, failed: bool) -> str:
-        """One recipient's end; whose it was, or an empty string."""
-        login = self._logins.get(message, "")
-        if login:
-            ends = self._ends.setdefault(login, deque(maxlen=_MOST))
-            ends.append((at, failed))
-        return login
+    def owner(self, message: str) -> str:
+        """Whose message it is; an empty string for incoming mail."""
+        return self._logins.get(message, "")
+
+    def ended(self, login: str, at: float, *, failed: bool) -> None:
+        """One recipient of a login's has it, or never will."""
+        self._ends.setdefault(login, deque(maxlen=_MOST)).append((at, failed))
 
     def forget(self, login: str) -> None:
         """Begin anew, as after somebody has looked into it."""

@@ -220,7 +220,7 @@ def _volume(settings: Settings, state: State, paths: Paths) -> Iterator[Folder]:
     own += [paths.good / "certs" / name for name in state.certificates]
     for path in own:
         yield Folder(path, tambo, tambo, 0o700)
-    for path in (paths.queue, paths.mail, paths.policy):
+    for path in (paths.queue, paths.mail, paths.events, paths.policy):
         yield Folder(path, chasquid, chasquid, 0o700)
 
 

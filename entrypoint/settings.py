@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,7 +23,7 @@ from pydantic import (
     ValidationError,
 )
 
-from entrypoint import dnsapi
+from entrypoint import dnsapi, output
 from entrypoint.errors import Exit, UserError
 from entrypoint.limits import Limit
 from entrypoint.names import (
@@ -368,6 +369,20 @@ class Settings(BaseModel):
         "What was refused counts too. `set-limit` sets another one for a login.",
         examples=["1000/h,10000/d"],
     )] = Limit(500, 5000)  # fmt: skip
+    events_keep_days: Annotated[int, Number, Field(
+        description="How many days the history of messages and log-ins is kept (show-message, "
+        "status).",
+        examples=["90"], ge=1, le=3650,
+    )] = 30  # fmt: skip
+    log_format: Annotated[Literal["text", "json"], Choice, Field(
+        description="The container's log: readable `text`, or one `json` object a line.",
+        examples=["json"],
+    )] = "text"  # fmt: skip
+    log_privacy: Annotated[Literal["off", "on"], Choice, Field(
+        description="`on` shortens every e-mail address in the log, as i…@example.com. The "
+        "history keeps them.",
+        examples=["on"],
+    )] = "off"  # fmt: skip
 
     # Variables of the provider's hook, from the environment; never a setting's name.
     provider: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
@@ -412,6 +427,8 @@ _PREFIXES = (
     "GIVE_UP_",
     "SEND_",
     "LEXICON_",
+    "EVENTS_",
+    "LOG_",
 )
 # Not read from a variable of their own name.
 CREDENTIALS = frozenset({"provider", "lexicon"})
@@ -474,6 +491,22 @@ def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
             exit_code=Exit.SETTINGS,
         )
     return settings.model_copy(update={"provider": provider, "lexicon": lexicon})
+
+
+def log_style(environ: Mapping[str, str]) -> str:
+    """How to log (see output.configure), also while the settings have problems; never raises.
+
+    What LOG_PRIVACY may mean by another word than `off` is taken for `on`.
+    """
+    values = {}
+    for name in ("LOG_FORMAT", "LOG_PRIVACY"):
+        value = environ.get(name, "")
+        with suppress(ValueError):
+            value = value or _read(environ[f"{name}_FILE"]) if f"{name}_FILE" in environ else value
+        values[name] = value.strip().lower()
+    style = output.JSON if values["LOG_FORMAT"] == "json" else output.TEXT
+    private = values["LOG_PRIVACY"] not in ("", "off")
+    return f"{style},{output.SHORT}" if private else style
 
 
 def _add(problems: dict[str, str], name: str, text: str) -> None:

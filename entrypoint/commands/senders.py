@@ -182,7 +182,7 @@ def pause_user(login: Address, why: str) -> None:
 @click.command("resume-user")
 @_login
 def resume_user(login: Address) -> None:
-    """Let a paused LOGIN send again. What was held against it is forgotten for a day.
+    """Let a paused LOGIN send again. What was held against it is forgotten.
 
     Example: docker exec mail resume-user i@example.com
     """

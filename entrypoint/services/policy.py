@@ -3,6 +3,8 @@
     hook → policy    tambo 1 / login=… / from=… / to=… / remote=… / spf=… / an empty line / message
     policy → hook    554 5.7.1 i@example.com may not send as j@example.com (From)
 
+    policy [STYLE]        STYLE as output.configure takes it
+
 The message is read to its end, but only its header section is kept. One thread, and no
 pause between a look at a counter and its change: two messages cannot both have the last place.
 """
@@ -15,6 +17,8 @@ import os
 import signal
 import smtplib
 import socket
+import sqlite3
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,14 +28,13 @@ from email.utils import format_datetime, localtime, make_msgid
 from pathlib import Path
 from typing import Any
 
-from entrypoint import header, output, pausing, policy, rights
-from entrypoint.maillog import clean
+from entrypoint import eventstore, header, output, pausing, policy, rights
+from entrypoint.maillog import Event, Kind, clean
 from entrypoint.paths import Paths
 from entrypoint.pausing import Outcomes
 from entrypoint.policy import Answer, Code, Envelope, Room, Rules
 from entrypoint.rights import Ids, Owner
 from entrypoint.services.ledger import Ledger
-from entrypoint.settings import Settings
 
 _BACKLOG = 4096  # hooks that wait while this one is busy
 _CHUNK = 65536  # bytes
@@ -41,13 +44,18 @@ _LOOK = 0.5  # seconds for which a look at disk and memory holds
 _WATCHDOG = 15  # seconds without a turn of the loop, after which the kernel ends this process
 _NUDGE = 3.0  # seconds between turns that say it lives
 _TELL = 30.0  # seconds before the postmaster is written to again, if it could not be done
+_OUTCOMES = 2.0  # seconds between looks at what became of mail
+_MANY = 1000  # events of one look
+_ENDS = (Kind.RECEIVED, Kind.SENT, Kind.BOUNCED)
 _NOTE_AGAIN = 86400.0  # seconds before a login is warned about the same thing again
 _GREETING = "tambo 1"
 
 
-def main(settings: Settings, paths: Paths, ids: Ids) -> int:
+def main() -> int:
     """Started as root: makes its sockets, drops to chasquid's user for good, serves until
     SIGTERM."""
+    output.configure(*sys.argv[1:2])
+    paths, ids = Paths(), Ids.image()
     doors = (
         listen(paths.policy_socket, ids, Owner.CHASQUID),
         listen(paths.policy_door, ids, Owner.TAMBO),
@@ -55,8 +63,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     rights.drop(ids, Owner.CHASQUID)
     os.umask(0o077)
     try:
-        service = Policy(paths, settings.mail_hostname)
-        asyncio.run(service.run(*doors))
+        asyncio.run(Policy(paths).run(*doors))
     except Exception as error:
         output.log("policy", f"error: {type(error).__name__}: {error}. Starting again.")
         time.sleep(1.5)  # the supervisor does not wait
@@ -94,7 +101,6 @@ class Policy:
     """The service. `clock` gives seconds since 1970."""
 
     paths: Paths
-    host: str
     clock: Callable[[], float] = time.time
     log: Callable[[str, str], None] = output.log
 
@@ -107,6 +113,7 @@ class Policy:
     _rules_seen: tuple[int, int, int] = (0, 0, 0)
     _room: tuple[float, Room | None] = (0.0, None)
     _full: str = ""
+    _seen: int = 0  # the number of the last event
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.paths.policy)
@@ -125,7 +132,7 @@ class Policy:
             await asyncio.start_unix_server(self._hook, sock=hooks, backlog=_BACKLOG),
             await asyncio.start_unix_server(self._verb, sock=verbs),
         )
-        tasks = [asyncio.create_task(self._nudge()), asyncio.create_task(self._tell())]
+        tasks = [asyncio.create_task(work()) for work in (self._nudge, self._tell, self._watch)]
         await stop.wait()
         for server in servers:
             server.close()
@@ -247,7 +254,7 @@ class Policy:
                  f"mail resume-user {login}")  # fmt: skip
 
     def resume(self, login: str) -> bool:
-        """Whether it was paused. What was held against it is forgotten for a day."""
+        """Whether it was paused. What was held against it is forgotten."""
         was = self.pauses.pop(login, None)
         self.resumed[login] = self.clock()
         self.outcomes.forget(login)
@@ -292,12 +299,50 @@ class Policy:
             for login, item in list(self.pauses.items()):
                 if item.told:
                     continue
-                message = notice(self.host, login, item)
+                host = self._rules.host if self._rules else "localhost"
+                message = notice(host, login, item)
                 with suppress(OSError, smtplib.SMTPException):
-                    await asyncio.to_thread(deliver, message, f"postmaster@{self.host}")
+                    await asyncio.to_thread(deliver, message, f"postmaster@{host}")
                     item.told = True
                     self._keep_pauses()
             await asyncio.sleep(1.0 if all(item.told for item in self.pauses.values()) else _TELL)
+
+    async def _watch(self) -> None:
+        """What becomes of mail, from the store of events."""
+        while True:
+            self.look_at_outcomes()
+            await asyncio.sleep(_OUTCOMES)
+
+    def look_at_outcomes(self) -> None:
+        """Take up what happened since the last look, and pause whose mail fails too often."""
+        now = self.clock()
+        try:
+            while True:
+                found = eventstore.after(
+                    self.paths.events, self._seen, now - pausing.WINDOW, _ENDS, _MANY
+                )
+                if found and found[0][0] <= self._seen:  # a store that was begun anew
+                    self.outcomes = Outcomes()
+                for number, event in found:
+                    self._seen = number
+                    self._take(event, now)
+                if len(found) < _MANY:
+                    break
+        except sqlite3.Error:
+            pass  # there is none yet, or it is being written to, or the recorder makes a new one
+
+    def _take(self, event: Event, now: float) -> None:
+        if event.kind is Kind.RECEIVED:
+            if login := policy.login_of(Envelope(event.login)):
+                self.outcomes.received(event.id, login)
+            return
+        login = self.outcomes.owner(event.id)
+        if not login or event.at <= self.resumed.get(login, 0.0):
+            return
+        self.outcomes.ended(login, event.at, failed=event.kind is Kind.BOUNCED)
+        failing = self.outcomes.failing(login, now)
+        if failing and login not in self.pauses:
+            self.pause(login, str(failing), "tambo")
 
     # What verbs ask
 
@@ -482,3 +527,7 @@ def deliver(message: EmailMessage, to: str) -> None:
     smtplib.SMTPException."""
     with smtplib.SMTP("127.0.0.1", 25, local_hostname="localhost", timeout=20) as smtp:
         smtp.sendmail("<>", [to], message.as_bytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
     reader queue
     reader reports ADDRESS… DOMAIN…     of the last week, sent to these, about these
+    reader events QUERY                 of the store: see entrypoint/events.py
 
 Prints one JSON object. A process of its own, started by the socket holder for one look: what it
 reads came from anybody, so its memory and its time are limited, and its user can do nothing else.
@@ -12,14 +13,16 @@ from __future__ import annotations
 import json
 import os
 import resource
+import sqlite3
 import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from entrypoint import queue, reports
+from entrypoint import events, eventstore, queue, reports
 from entrypoint.paths import Paths
 from entrypoint.services.mda import folder_name
 
@@ -35,12 +38,24 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     paths = Paths()
     what, *words = sys.argv[1:]
+    found: dict[str, Any]
     if what == "queue":
         found = queue.summarise(paths.queue / "queue", _SECONDS).to_json()
+    elif what == "events":
+        found = stored_events(paths.events, words)
     else:
         found = kept_reports(paths.mail, words, time.time(), _SECONDS).to_json()
     sys.stdout.write(json.dumps(found))
     return 0
+
+
+def stored_events(folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    try:
+        return eventstore.answer(folder, events.Query.parse(words[0]))
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        return {"error": f"not a question: {error!r}"}
+    except sqlite3.Error as error:
+        return {"error": f"the store of events: {error}"}
 
 
 def kept_reports(mail: Path, words: Sequence[str], now: float, seconds: float) -> reports.Summary:

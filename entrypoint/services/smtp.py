@@ -22,9 +22,10 @@ from typing import Any
 
 from entrypoint import addresses, output, process, rights
 from entrypoint.errors import UserError
-from entrypoint.maillog import Joiner, clean
+from entrypoint.maillog import Event, Reader, clean, iso
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids, Owner
+from entrypoint.services.outbox import Outbox
 from entrypoint.settings import Settings
 
 # chasquid's names for its sockets (chasquid.go, systemd.Listeners).
@@ -36,8 +37,9 @@ _STEADY = 10.0  # seconds of life after which a death counts as the first again
 _STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
 _READY_WAIT = 15.0  # seconds for chasquid to load and listen
 _RELOAD_WAIT = 5.0  # seconds for chasquid to read users and aliases
-_READ_WAIT = 8.0  # seconds for a look at the queue or at reports
-_IDLE = 0.05  # seconds of silence that end an event of several lines
+_READ_WAIT = 8.0  # seconds for a look at the queue, at reports or at events
+_MAX_EVENT = 1 << 20  # bytes; the kernel takes no more of one than half of that
+_LAST_EVENTS = 1.0  # seconds at the end for the recorder to store what it has not yet
 
 
 def main(settings: Settings, paths: Paths, ids: Ids) -> int:
@@ -49,6 +51,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
         argv=(_CHASQUID, f"-config_dir={paths.chasquid}"),
         environ=environment(addresses.find(settings).has_ipv6, _memory_limit()),
         sockets=sockets,
+        outbox=Outbox(paths.recorder_socket, settings.events_keep_days),
     )
     asyncio.run(holder.run(door))
     return 0
@@ -89,7 +92,7 @@ def _has_ipv6() -> bool:
 
 def environment(has_ipv6: bool, memory_limit: int | None) -> dict[str, str]:
     """chasquid's whole environment: nothing of the container's own gets there."""
-    environ = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+    environ = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8", "TZ": "UTC"}
     if not has_ipv6:
         # Nothing may leave by an address that has neither SPF nor PTR (resolv.conf(5)).
         environ["RES_OPTIONS"] = "no-aaaa"
@@ -127,8 +130,10 @@ class Holder:
     argv: Sequence[str]
     environ: Mapping[str, str]
     sockets: Sequence[tuple[str, socket.socket]]
+    outbox: Outbox
     log: Callable[[str, str], None] = output.log
 
+    _reader: Reader = field(default_factory=Reader)
     _pid: int = 0
     _started: float = 0.0
     _starts: int = 0
@@ -155,12 +160,14 @@ class Holder:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         server = await asyncio.start_unix_server(self._answer, sock=door)
-        keeping = asyncio.create_task(self._keep())
+        tasks = (asyncio.create_task(self._keep()), asyncio.create_task(self.outbox.run()))
         await stop.wait()
         self._stopping = True
         server.close()
         await self._end()
-        keeping.cancel()
+        await self.outbox.flush(_LAST_EVENTS)
+        for task in tasks:
+            task.cancel()
 
     async def _keep(self) -> None:
         """Start chasquid, and start it again whenever it ends."""
@@ -180,20 +187,23 @@ class Holder:
         self._listening = self._hangups = 0
         self._started = time.monotonic()
         self._starts += 1
-        out_read, out_write = os.pipe()
+        # Each event is one write(2), and is read as one: text in it cannot pass for another.
+        out_read, out_write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        out_write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_EVENT)
+        out_read.setblocking(False)
         err_read, err_write = os.pipe()
         self._pid = process.spawn_with_sockets(
             self.argv,
             self.environ,
             [(name, listener.fileno()) for name, listener in self.sockets],
-            out_write,
+            out_write.fileno(),
             err_write,
         )
-        os.close(out_write)
+        out_write.close()
         os.close(err_write)
         pumps = (
-            asyncio.create_task(self._pump(out_read, "mail", Joiner())),
-            asyncio.create_task(self._pump(err_read, "chasquid", None)),
+            asyncio.create_task(self._read_events(out_read)),
+            asyncio.create_task(self._read_words(err_read)),
         )
         watch = os.pidfd_open(self._pid)
         asyncio.get_running_loop().add_reader(watch, self._reap, watch, self._pid, pumps)
@@ -222,37 +232,31 @@ class Holder:
         self._ended.set()
         await self._notify()
 
-    async def _pump(self, fd: int, source: str, joiner: Joiner | None) -> None:
-        """Pass one of chasquid's pipes on to the log, an event a line."""
+    async def _read_events(self, source: socket.socket) -> None:
+        """chasquid's mail log: to the container's, and to the recorder."""
+        loop = asyncio.get_running_loop()
+        buffer = bytearray(_MAX_EVENT)
+        with source:
+            while size := await loop.sock_recv_into(source, buffer):
+                for event in self._reader.feed(bytes(buffer[:size]), time.time()):
+                    self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        output.log("mail", str(event), at=event.at, fields=_fields(event))
+        self.outbox.put(event)
+
+    async def _read_words(self, fd: int) -> None:
+        """chasquid's own log, a line at a time."""
         reader = asyncio.StreamReader(limit=1 << 20)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0)
         )
-        pending: asyncio.Task[bytes] | None = None
         try:
-            while True:
-                pending = pending or asyncio.create_task(_line(reader))
-                done, _ = await asyncio.wait({pending}, timeout=_IDLE if joiner else None)
-                if not done:
-                    self._emit(source, joiner.flush() if joiner else None)
-                    # Nothing is held back now: wait for as long as it takes.
-                    await asyncio.wait({pending})
-                raw, pending = pending.result(), None
-                if not raw:
-                    break
-                text = raw.decode(errors="replace").rstrip("\r\n")
-                if joiner:
-                    self._emit(source, joiner.feed(text))
-                else:
-                    await self._daemon_said(clean(text))
-            self._emit(source, joiner.flush() if joiner else None)
+            while raw := await _line(reader):
+                await self._daemon_said(clean(raw.decode(errors="replace").rstrip("\r\n")))
         finally:
             transport.close()
-
-    def _emit(self, source: str, text: str | None) -> None:
-        if text:
-            self.log(source, text)
 
     async def _daemon_said(self, text: str) -> None:
         """The daemon's own log: only what it says of trouble is worth a line; the rest is state."""
@@ -329,6 +333,7 @@ class Holder:
             "seconds": round(time.monotonic() - self._started, 1),
             "starts": self._starts,
             "last_words": self._last_words,
+            "events": self.outbox.status(),
         }
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -341,7 +346,7 @@ class Holder:
                 answer = await self.reload()
             elif command == "status":
                 answer = self.status()
-            elif command in ("queue", "reports"):
+            elif command in ("queue", "reports", "events"):
                 answer = await _read_mail(command, *words)
             else:
                 answer = {"error": "unknown command"}
@@ -362,6 +367,16 @@ async def _read_mail(*words: str) -> dict[str, Any]:
         return {"error": why}
     found = json.loads(output)
     return found if isinstance(found, dict) else {}
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    """An event as JSON in the log: by the names that a line of text has too."""
+    found = event.to_json()
+    found.pop("at")
+    if event.next:
+        found["next"] = iso(event.next)
+    names = {"kind": "event", "sender": "from", "recipients": "to"}
+    return {names.get(name, name): value for name, value in found.items()}
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

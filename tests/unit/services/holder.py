@@ -15,6 +15,7 @@ from pathlib import Path
 
 from entrypoint.rights import Ids
 from entrypoint.services import smtp
+from entrypoint.services.outbox import Outbox
 
 SOCKETS = (("smtp", "smtp4"), ("smtp", "smtp6"), ("submission", "submission"))
 FAKE = Path(__file__).with_name("fake_chasquid.py")
@@ -33,7 +34,8 @@ def main() -> None:
         sockets.append((name, listener))
     door = smtp._door(place / "door", Ids.current())
     argv = (sys.executable, "-I", "-S", str(FAKE), str(place))
-    holder = smtp.Holder(argv, smtp.environment(has_ipv6=False, memory_limit=1000), sockets)
+    environ = smtp.environment(has_ipv6=False, memory_limit=1000)
+    holder = smtp.Holder(argv, environ, sockets, Outbox(place / "recorder", keep_days=30))
     asyncio.run(holder.run(door))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from entrypoint import process, queue
 from entrypoint.paths import Paths
 from entrypoint.services import reader, smtp
+from entrypoint.services.outbox import Outbox
 from entrypoint.services.smtp import Holder
 
 
@@ -36,7 +38,7 @@ def ask(line: bytes) -> Any:
         stream, writer = asyncio.StreamReader(), Writer()
         stream.feed_data(line)
         stream.feed_eof()
-        holder = Holder(argv=(), environ={}, sockets=())
+        holder = Holder((), {}, (), Outbox(Path("/nonexistent"), 30))
         await holder._answer(stream, writer)  # type: ignore[arg-type]
         return writer.said
 
@@ -64,6 +66,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     ("line", "words"),
     [
         (b"queue\n", ["queue"]),
+        (b"events %7B%7D\n", ["events", "%7B%7D"]),
         (b"reports rua@example.com example.com\n", ["reports", "rua@example.com", "example.com"]),
     ],
 )

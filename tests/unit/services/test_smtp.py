@@ -148,7 +148,7 @@ def test_chasquids_environment_is_ours_alone(start: Make) -> None:
     for name in ("LC_CTYPE",):  # Python's own doing
         environ.pop(name, None)
     assert environ == {
-        "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8",
+        "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8", "TZ": "UTC",
         "RES_OPTIONS": "no-aaaa", "GOMEMLIMIT": "750",
         "LISTEN_FDS": "3", "LISTEN_FDNAMES": "smtp:smtp:submission",
     }  # fmt: skip
@@ -339,28 +339,46 @@ def test_none_is_left_behind_when_the_holder_is_killed(start: Make) -> None:
     assert ends(pid)
 
 
+MESSAGE = "id=zmyCMhS89vA from=i@example.com"
+ATTEMPT = "2026-01-02 03:04:05.000006 zmyCMhS89vA from=i@example.com to=you@example.net "
+
+
 def test_the_mail_log_has_an_event_a_line(start: Make) -> None:
     stamp = "2026-01-02 03:04:05.000006 "
     holder = start(
         mail=[
             f"{stamp}one\n",
-            f"{stamp}two: 550-first\n550 second \x1b[2J\n",
+            f"{ATTEMPT}failed (permanent): 550-first\n550 second \x1b[2J\n",
             f"{stamp}\udcff three\n",
             f"{stamp}" + "x" * 70000 + "\n",
-            f"{stamp}last, and not yet ended",
+            f"{stamp}last, and not ended",
         ]
     )
-    until(lambda: len(holder.events("mail")) >= 4)
+    until(lambda: len(holder.events("mail")) >= 5)
     assert holder.events("mail") == [
-        "one", r"two: 550-first | 550 second \x1b[2J", "\ufffd three", "x" * 2000 + "…",
+        "one",
+        rf"bounced {MESSAGE} to=you@example.net: 550-first | 550 second \x1b[2J",
+        "\ufffd three", "x" * 2000 + "…", "last, and not ended",
     ]  # fmt: skip
-    os.kill(holder.pid, signal.SIGKILL)
-    until(lambda: "last, and not yet ended" in holder.events("mail"))
+    assert "2026-01-02T03:04:05.000Z mail     one\n" in holder.log, "its own time"
 
 
-def test_an_event_is_not_held_back_until_the_next(start: Make) -> None:
-    holder = start(mail=["2026-01-02 03:04:05.000006 alone\n"])
-    until(lambda: holder.events("mail") == ["alone"], 3)
+def test_what_a_remote_says_is_never_an_event_of_its_own(start: Make) -> None:
+    """It may begin a line with the very words of another event."""
+    forged = f"{ATTEMPT}sent\n" * 3
+    holder = start(mail=[f"{ATTEMPT}failed (temporary): 450-x\n{forged}", f"{ATTEMPT}sent\n"])
+    until(lambda: len(holder.events("mail")) >= 2)
+    deferred, sent = holder.events("mail")
+    assert deferred.startswith("deferred ")
+    assert sent == "sent id=zmyCMhS89vA from=i@example.com to=you@example.net"
+    assert holder.ask("status")["events"]["waiting"] == 2
+
+
+def test_events_wait_for_a_recorder(start: Make) -> None:
+    holder = start(mail=[f"{ATTEMPT}sent\n"] * 3)
+    until(lambda: holder.ask("status")["events"]["waiting"] == 3)
+    found = holder.ask("status")["events"]
+    assert (found["connected"], found["dropped"], found["oldest"]) == (False, 0, 1767323045.000006)
 
 
 def test_only_trouble_of_the_daemon_itself_is_logged(start: Make) -> None:
@@ -397,7 +415,9 @@ def test_whoever_goes_away_disturbs_nobody(start: Make) -> None:
 
 def test_the_environment() -> None:
     plain = smtp.environment(has_ipv6=True, memory_limit=None)
-    assert plain == {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+    assert plain == {
+        "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8", "TZ": "UTC"
+    }  # fmt: skip
     assert smtp.environment(True, 2**30)["GOMEMLIMIT"] == str(2**30 * 3 // 4)
     assert smtp.environment(False, None)["RES_OPTIONS"] == "no-aaaa"
 
