@@ -479,18 +479,29 @@ def look_around(data: Path) -> Room:
     return Room(disk.f_bavail * disk.f_frsize, inodes, memory_left(Path("/sys/fs/cgroup")))
 
 
+# By version: the files of limit and use, and the counters of what is but cached (cgroups(7)).
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", ("inactive_file", "active_file")),
+    (
+        "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+        ("total_inactive_file", "total_active_file"),
+    ),
+)  # fmt: skip
+_UNLIMITED = 1 << 60  # what the first version says where there is no limit is more
+
+
 def memory_left(cgroup: Path) -> int | None:
-    """Bytes that the container may still use (cgroup v2); what is only cached is as good as free.
-    None without a limit."""
-    try:
-        most = int((cgroup / "memory.max").read_text())
-        used = int((cgroup / "memory.current").read_text())
-        text = (cgroup / "memory.stat").read_text()
-    except (OSError, ValueError):
-        return None
-    stat = dict(line.split() for line in text.splitlines())
-    cached = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
-    return most - used + cached
+    """Bytes that the container may still use; what is only cached is as good as free. None without
+    a limit."""
+    for limit, usage, counters, cached in _CGROUPS:
+        with suppress(OSError, ValueError):
+            most = int((cgroup / limit).read_text())
+            used = int((cgroup / usage).read_text())
+            text = (cgroup / counters).read_text()
+            stat = dict(line.split() for line in text.splitlines())
+            free = sum(int(stat.get(name, 0)) for name in cached)
+            return most - used + free if most < _UNLIMITED else None
+    return None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -283,6 +283,16 @@ def test_cached_memory_is_as_good_as_free(tmp_path: Path) -> None:
     assert service.memory_left(tmp_path) is None
 
 
+def test_memory_of_the_older_kind_of_control_group(tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    put(folder / "memory.limit_in_bytes", "1000\n")
+    put(folder / "memory.usage_in_bytes", "900\n")
+    put(folder / "memory.stat", "total_inactive_file 300\ntotal_active_file 50\n")
+    assert service.memory_left(tmp_path) == 450
+    put(folder / "memory.limit_in_bytes", "9223372036854771712\n")
+    assert service.memory_left(tmp_path) is None
+
+
 def test_this_machine_is_looked_at(tmp_path: Path) -> None:
     room = service.look_around(tmp_path)
     assert room.disk > 0
