@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from entrypoint import apply, control, header, plan, policy, senders
+from entrypoint import control, granting, header, plan, policy
 from entrypoint.context import Context
 from entrypoint.errors import Exit, UserError
 from entrypoint.limits import Limit
@@ -35,18 +35,6 @@ class _LoginType(click.ParamType[Address]):
             self.fail(str(error), param, ctx)
 
 
-class _GrantType(click.ParamType[Grant]):
-    name = "ADDRESS"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Grant:
-        try:
-            return Grant.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 class _LimitType(click.ParamType[Limit | None]):
     name = "LIMIT"
 
@@ -64,7 +52,7 @@ _login = click.argument("login", type=_LoginType())
 
 @click.command("allow-sender")
 @_login
-@click.argument("addresses", type=_GrantType(), nargs=-1, required=True, metavar="ADDRESS…")
+@click.argument("addresses", type=granting.GrantType(), nargs=-1, required=True, metavar="ADDRESS…")
 @click.option("--remove", is_flag=True, help="Take the permission away instead.")
 def allow_sender(login: Address, addresses: tuple[Grant, ...], remove: bool) -> None:
     """Let LOGIN send as other addresses too; '*@example.org' is any of a domain.
@@ -75,7 +63,7 @@ def allow_sender(login: Address, addresses: tuple[Grant, ...], remove: bool) -> 
     """
     context = Context.enter()
     if not remove:
-        _served(context, addresses)
+        granting.check_served(context, addresses)
 
     def change(before: Sender) -> Sender:
         if not remove:
@@ -279,15 +267,6 @@ def _read(value: bytes) -> str:
         return f"{shown(value.decode(errors='replace').strip())} has no certain meaning: {error}"
 
 
-def _served(context: Context, addresses: tuple[Grant, ...]) -> None:
-    for item in addresses:
-        if item.domain not in context.settings.domains:
-            msg = f"{item.domain} is not one of the domains served here"
-            raise UserError(
-                msg, f"only these can be signed for: {', '.join(context.settings.domains)}"
-            )
-
-
 def _existing(state: State, login: Address) -> None:
     secret = state.domain(login.domain).users.get(login.local)
     if secret is None or isinstance(secret, Denied):
@@ -299,18 +278,9 @@ def _change(context: Context, login: Address, change: Callable[[Sender], Sender]
     """One login's line of the senders file, in service when this returns."""
     with context.change() as state:
         _existing(state, login)
-        have = state.domain(login.domain)
-        path = context.paths.domain(login.domain) / "senders"
-        if "senders" in have.broken:
-            reasons = [str(item) for item in state.findings if item.subject == str(path)]
-            raise UserError(" ".join(reasons))
-        after = change(have.senders.get(login.local, Sender()))
-        text = senders.render({**have.senders, login.local: after})
-        if text:
-            apply.write(path, text.encode(), context.ids)
-        else:
-            apply.remove(path)
-            apply.remove(context.paths.good / login.domain / "senders")
+        found = granting.editable(context, state, login.domain)
+        after = change(found.get(login.local, Sender()))
+        granting.keep(context, login.domain, {**found, login.local: after})
     return after
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from entrypoint import apply, userdb
+from entrypoint import apply, granting, userdb
 from entrypoint.context import Context
 from entrypoint.errors import Exit, UserError
 from entrypoint.names import Login
+from entrypoint.senders import Grant
 from entrypoint.state import State
 from entrypoint.userdb import CHOSEN_LOG_N, GENERATED_LOG_N, Denied, Scrypt, Secret
 
@@ -44,21 +45,31 @@ def _password_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command("add-user")
 @_address
+@click.option(
+    "--may-send",
+    type=granting.GrantType(),
+    multiple=True,
+    help="Another address that it may send as, '*@example.org' for any; may be repeated.",
+)
 @_password_options
 @_json
-def add_user(address: Login, prompt: bool, password_stdin: bool, as_json: bool) -> None:
-    """Let ADDRESS log in and send. Its secret is made, and shown once.
+def add_user(
+    address: Login, may_send: tuple[Grant, ...], prompt: bool, password_stdin: bool, as_json: bool
+) -> None:
+    """Let ADDRESS log in and send as itself. Its secret is made, and shown once.
 
     Example: docker exec mail add-user i@example.com
     """
     context = Context.enter()
     _check_domain(context, address)
+    granting.check_served(context, may_send)
     _absent(context.state().domain(address.domain).users, address)
     # Before the lock, as it may take a person's time.
     password, secret = _new_secret(prompt=prompt, from_stdin=password_stdin)
     with context.change() as state:
         users = _editable(context, state, address)
         _absent(users, address)
+        granting.grant(context, state, address.domain, address.local, may_send)
         _write(context, address, {**users, address.local: secret})
     _report(context, address, "Added", password, as_json=as_json)
 
@@ -95,6 +106,7 @@ def remove_user(address: Login) -> None:
     with context.change() as state:
         users = _editable(context, state, address)
         _existing(users, address)
+        granting.drop(context, state, address.domain, {address.local})
         _write(context, address, {name: users[name] for name in users if name != address.local})
     click.echo(f"Removed {address}.")
 
