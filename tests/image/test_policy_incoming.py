@@ -43,7 +43,7 @@ def answer(server: Server, message: bytes, sender: str = "someone@outside.exampl
     """What another mail server is answered that brings this for USER."""
     with smtp.mail_server(server.ipv4) as session:
         try:
-            session.sendmail(sender, [USER], message)
+            session.sendmail(sender, [USER], message.replace(b"\n", b"\r\n"))
         except smtplib.SMTPResponseException as error:
             return f"{error.smtp_code} {bytes(error.smtp_error or b'').decode()}"  # type: ignore[arg-type]
     return "250"
@@ -101,7 +101,7 @@ def echo(server: Server, secrets: dict[str, str], world: World) -> bytes:
     [delivery] = world.wait_for(subject=subject, timeout=20)
     start = re.search(rb"(?m)^DKIM-Signature:", delivery.raw)
     assert start
-    return delivery.raw[start.start() :]
+    return delivery.raw[start.start() :].replace(b"\r\n", b"\n")
 
 
 def test_a_list_s_echo_comes_back_if_the_list_changed_nothing(
@@ -134,9 +134,11 @@ def test_a_silent_name_server_refuses_nothing_for_good(
         assert session.sock is not None
         session.sock.settimeout(90)
         with pytest.raises(smtplib.SMTPDataError) as refusal:
-            session.sendmail("list-bounces@outside.example", [USER], message)
+            session.sendmail(
+                "list-bounces@outside.example", [USER], message.replace(b"\n", b"\r\n")
+            )
     assert refusal.value.smtp_code == 451
-    assert b"4.7.5 DNS could not say" in refusal.value.smtp_error  # type: ignore[operator]
+    assert "4.7.5 DNS could not say" in str(refusal.value.smtp_error)
     wait_until(lambda: answer(server, message) == "250", "it is taken again", timeout=30)
 
 
@@ -167,7 +169,8 @@ def test_a_login_whose_mail_fails_is_paused_until_it_is_resumed(server: Server) 
         session.login(user, secret)
         strangers = [f"stranger{number}@nowhere.invalid" for number in range(25)]
         session.send_message(smtp.message(user, "strangers"), user, strangers)
-    said = wait_until(lambda: refusal_of(server, user, secret), "it is paused", timeout=30)
+    wait_until(lambda: server.verb("list-senders").status == 1, "it is paused", timeout=30)
+    said = refusal_of(server, user, secret)
     assert said.startswith("451 ")
     assert f"4.7.1 {user} is paused: " in said
     # The postmaster is told, by mail that is from here and has no login.
@@ -217,8 +220,7 @@ def test_grants_and_limits_are_in_service_when_the_verb_returns(
             try:
                 session.send_message(mail, OTHER, ["you@example.net"])
             except smtplib.SMTPDataError as error:
-                assert error.smtp_code == 554
-                return False
+                return {554: False}[error.smtp_code]
         return True
 
     assert not sends_as_other()
