@@ -29,6 +29,8 @@ VERBS = {
     "publish-dns": ("commands.publish", "publish_dns"),
     "doctor": ("commands.doctor", "doctor"),
     "rotate-dkim": ("commands.dkim", "rotate_dkim"),
+    "show-message": ("commands.messages", "show_message"),
+    "status": ("commands.status", "status"),
     "list-certs": ("commands.certs", "list_certs"),
     "renew-cert": ("commands.certs", "renew_cert"),
 }

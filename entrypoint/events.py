@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
@@ -21,10 +21,13 @@ MOST = 10_000  # events of one answer
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked: `history`, `logins` or `totals`. `since` is in seconds since 1970."""
+    """What is asked: `history`, `logins`, `totals` or `deliveries`.
+
+    `since` is in seconds since 1970. `ids` of None are those of any message, and none.
+    """
 
     what: str
-    id: str | None = None
+    ids: tuple[str, ...] | None = None
     address: str | None = None
     since: float = 0.0
     kinds: tuple[Kind, ...] = ()
@@ -40,7 +43,8 @@ class Query:
         """Raises ValueError, KeyError or TypeError for what `word` did not make."""
         content = json.loads(unquote(word))
         kinds = tuple(Kind(item) for item in content.pop("kinds"))
-        return cls(kinds=kinds, **content)
+        ids = content.pop("ids")
+        return cls(kinds=kinds, ids=None if ids is None else tuple(map(str, ids)), **content)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,20 @@ def history(
     Of one message (`id`), or in which an address takes part as sender, recipient or login, in
     whatever case it is written. Raises control.UnreachableError.
     """
-    query = Query("history", id, address, since, tuple(kinds), max(1, min(limit, MOST)))
+    ids = None if id is None else (id,)
+    return _history(paths, Query("history", ids, address, since, tuple(kinds), limit))
+
+
+def messages(paths: Paths, ids: Collection[str]) -> dict[str, list[Event]]:
+    """All that is known of each of these messages, by id. Raises control.UnreachableError."""
+    found: dict[str, list[Event]] = {name: [] for name in ids}
+    for event in _history(paths, Query("history", tuple(ids), limit=MOST)):
+        found[event.id].append(event)
+    return found
+
+
+def _history(paths: Paths, query: Query) -> list[Event]:
+    query = replace(query, limit=max(1, min(query.limit, MOST)))
     return [Event.from_json(item) for item in _ask(paths, query)["events"]]
 
 
@@ -82,7 +99,18 @@ def last_logins(paths: Paths) -> dict[str, float]:
 
 def totals(paths: Paths, since: float) -> list[Total]:
     """By destination, the busiest first. Raises control.UnreachableError."""
-    return [Total(**item) for item in _ask(paths, Query("totals", since=since))["totals"]]
+    return totals_of(_ask(paths, Query("totals", since=since)))
+
+
+def totals_of(answer: dict[str, Any]) -> list[Total]:
+    """Raises KeyError or TypeError for what is no answer to that question."""
+    return [Total(**item) for item in answer["totals"]]
+
+
+def last_deliveries(paths: Paths, since: float) -> dict[str, float]:
+    """When mail last went out to each domain. Raises control.UnreachableError."""
+    found = _ask(paths, Query("deliveries", since=since))["deliveries"]
+    return {str(name): float(at) for name, at in found.items()}
 
 
 def _ask(paths: Paths, query: Query) -> dict[str, Any]:

@@ -227,6 +227,13 @@ def answer(folder: Path, query: Query) -> dict[str, object]:
             return {"logins": dict(db.execute("SELECT login, at FROM logins"))}
         if query.what == "totals":
             return {"totals": [vars(item) for item in _totals(db, query.since)]}
+        if query.what == "deliveries":
+            rows = db.execute(
+                "SELECT destination, max(at) FROM events WHERE at >= ? AND kind = 'sent' "
+                "GROUP BY destination",
+                (query.since,),
+            )
+            return {"deliveries": dict(rows)}
         return {"events": [event.to_json() for event in _history(db, query)]}
 
 
@@ -249,9 +256,10 @@ def after(
 def _history(db: sqlite3.Connection, query: Query) -> list[Event]:
     where, values = ["at >= ?"], [query.since]
     given: list[object] = list(values)
-    if query.id is not None:
-        where.append("id = ? AND id <> ''")
-        given.append(query.id)
+    if query.ids is not None:
+        # The index has no empty ones.
+        where.append(f"id IN ({', '.join('?' * len(query.ids))}) AND id <> ''")
+        given += query.ids
     if query.address is not None:
         where.append("n IN (SELECT n FROM addresses WHERE address = ?)")
         given.append(query.address.lower())

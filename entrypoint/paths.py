@@ -169,6 +169,11 @@ class Paths:
         return self.run / "problems.json"
 
     @property
+    def findings(self) -> Path:
+        """What is wrong as the keeper sees it, also what health does not mind: for `status`."""
+        return self.run / "findings.json"
+
+    @property
     def ca_bundle(self) -> Path:
         """The public roots and those of ACME_CA_BUNDLE, in one file."""
         return self.run / "ca-bundle.pem"

@@ -1,26 +1,41 @@
-"""The queue: how much waits, since when, and what receivers answered last.
-
-What needs a memory of what was delivered (the rate of deferrals, the last delivery to each large
-provider) is not looked at: nothing keeps that yet.
-"""
+"""How much waits, since when, what receivers answered last, and what they took of late."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from entrypoint.checks.context import CheckContext
 from entrypoint.control import UnreachableError
+from entrypoint.events import Query, Total, totals_of
 from entrypoint.findings import Finding, Level
 from entrypoint.queue import Destination, Summary
 
 _HALF = 0.5  # of MAX_QUEUE
 _PATIENCE = 3600.0  # seconds: greylisting is over by then
 _SHOWN = 5  # destinations
+_DAY = 86400.0
+_MONTH = 30 * _DAY
+_ENOUGH = 10  # attempts, below which a rate says nothing
+# The other domains of the large providers' (checks/context.py).
+_ALSO = {
+    "gmail.com": ("googlemail.com",),
+    "outlook.com": ("hotmail.com", "live.com", "msn.com"),
+    "yahoo.com": ("ymail.com", "aol.com"),
+    "icloud.com": ("me.com", "mac.com"),
+    "gmx.net": ("gmx.de", "web.de"),
+}
+_WHY_DEFERRED = "Receivers defer whom they do not know yet, or do not trust; it delays mail."
+_WHY_PROVIDER = "Most mailboxes are with a few providers; each judges senders by itself."
 _WHY_DEPTH = "When MAX_QUEUE messages wait, every further one is refused (451)."
 _WHY_WAITING = "After GIVE_UP_AFTER it is returned to its sender as undeliverable."
 
 
 def check(context: CheckContext) -> list[Finding]:
+    return [*_queue(context), *_history(context)]
+
+
+def _queue(context: CheckContext) -> list[Finding]:
     try:
         answer = context.machine.holder("queue")
         summary = Summary.from_json(dict(answer))
@@ -34,6 +49,82 @@ def check(context: CheckContext) -> list[Finding]:
             )
         ]  # fmt: skip
     return [*_depth(context, summary), *_destinations(context, summary)]
+
+
+def _history(context: CheckContext) -> list[Finding]:
+    """What the store of events tells of the last day, and of the last month."""
+    now = context.now.timestamp()
+    answer: dict[str, Any] = {}
+    try:
+        answer = context.machine.holder(f"events {Query('totals', since=now - _DAY).word}")
+        totals = totals_of(answer)
+        answer = context.machine.holder(f"events {Query('deliveries', since=now - _MONTH).word}")
+        last = {str(name): float(at) for name, at in answer["deliveries"].items()}
+    except (UnreachableError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error) if isinstance(error, UnreachableError) else answer.get("error", "")
+        return [
+            Finding(
+                "history-unknown", Level.UNKNOWN, "The history of mail could not be read.",
+                "see: docker exec mail status", seen=reason or "no sensible answer",
+                why="What receivers took of late is not known.",
+            )
+        ]  # fmt: skip
+    return [*_deferrals(totals), *_providers(context, totals, last)]
+
+
+def _deferrals(totals: Sequence[Total]) -> Iterator[Finding]:
+    sent, deferred, bounced = (
+        sum(getattr(item, name) for item in totals) for name in ("sent", "deferred", "bounced")
+    )
+    tries = sent + deferred + bounced
+    if not tries:
+        yield Finding(
+            "deferrals", Level.INFO, "Nothing was sent in the last day.", seen="no attempt",
+            why=_WHY_DEFERRED,
+        )  # fmt: skip
+        return
+    rate = deferred / tries
+    high = tries >= _ENOUGH and rate > _HALF
+    worst = max(totals, key=lambda item: item.deferred)
+    yield Finding(
+        "deferrals-many" if high else "deferrals",
+        Level.WARN if high else Level.INFO,
+        f"{rate:.0%} of the attempts of the last day were deferred.",
+        "read why the receivers deferred them (events: deferred):\n"
+        "docker exec mail list-queue" if high else "",
+        seen=f"{sent} sent, {deferred} deferred, {bounced} bounced"
+        + (f"; most by {worst.destination}: {worst.deferred}" if worst.deferred else ""),
+        why=_WHY_DEFERRED,
+    )  # fmt: skip
+
+
+def _providers(
+    context: CheckContext, totals: Sequence[Total], last: Mapping[str, float]
+) -> Iterator[Finding]:
+    """The large ones: when each took a message last, and whether one takes none any more."""
+    now = context.now.timestamp()
+    for provider in context.receivers:
+        domains = {provider, *_ALSO.get(provider, ())}
+        today = [item for item in totals if item.destination in domains]
+        sent, deferred, bounced = (
+            sum(getattr(item, name) for item in today) for name in ("sent", "deferred", "bounced")
+        )
+        at = max((last[name] for name in domains if name in last), default=None)
+        seen = f"last delivery {age(now - at)} ago" if at else "no delivery in the last 30 days"
+        if not sent and deferred + bounced:
+            yield Finding(
+                "provider-takes-nothing", Level.WARN,
+                f"{provider} has taken no message for a day.",
+                "read its answers, which say why:\n"
+                f"docker exec mail list-queue\ndocker logs mail 2>&1 | grep {provider}",
+                provider, f"{deferred} deferred, {bounced} bounced in the last day; {seen}",
+                _WHY_PROVIDER,
+            )  # fmt: skip
+        elif at:
+            yield Finding(
+                "provider", Level.INFO, f"{provider} takes mail from here.", "",
+                provider, seen, _WHY_PROVIDER,
+            )  # fmt: skip
 
 
 def _depth(context: CheckContext, summary: Summary) -> Iterator[Finding]:

@@ -37,11 +37,15 @@ class _Poller(poller.Poller):  # type: ignore[misc]
 class _Lines:
     """Where supervisord's own log goes."""
 
-    def write(self, text: str) -> None:
+    def write(self, content: bytes | str) -> None:
+        text = content.decode(errors="replace") if isinstance(content, bytes) else content
         for line in text.splitlines():
             output.log("init", line)
 
     def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -51,6 +55,7 @@ class Watch:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fatal = False
+        self._started = time.time()
         self._programs: dict[str, dict[str, Any]] = {}
 
     def changed(self, event: Any) -> None:
@@ -63,7 +68,7 @@ class Watch:
 
     def _write(self) -> None:
         aside = self.path.with_name(f".{self.path.name}.new")
-        aside.write_text(json.dumps(self._programs))
+        aside.write_text(json.dumps({"started": self._started, "programs": self._programs}))
         aside.chmod(0o644)  # in a folder that only its readers may enter
         aside.replace(self.path)
 

@@ -134,7 +134,7 @@ class Keeper:
         """What the policy service has to say, and that it says nothing, if that lasts."""
         try:
             answer = control.request(self.paths.policy_door, "alarms", timeout=_POLICY_WAIT)
-            alarms = tuple(map(str, answer.get("alarms", ())))
+            alarms, notes = map(str, answer.get("alarms", ())), map(str, answer.get("notes", ()))
         except control.UnreachableError as error:
             self._silent += 1
             if self._silent < _POLICY_SILENT:
@@ -144,7 +144,10 @@ class Keeper:
             return (Finding("policy-down", Level.FAIL, text, fix),)
         self._silent = 0
         fix = "see why, and then: docker exec mail list-senders"
-        return tuple(Finding("policy-alarm", Level.FAIL, text, fix, text) for text in alarms)
+        return (
+            *(Finding("policy-alarm", Level.FAIL, text, fix, text) for text in alarms),
+            *(Finding("policy-note", Level.WARN, text, subject=text) for text in notes),
+        )
 
     def _say(self, current: State) -> None:
         """Log each finding when it appears and when it goes; tell the health check."""
@@ -165,6 +168,8 @@ class Keeper:
         self._said = now
         problems = [str(item) for item in found if item.level is Level.FAIL]
         apply.write(self.paths.problems, json.dumps(problems).encode(), self.ids)
+        said = [{"level": item.level.value, "text": str(item)} for item in found]
+        apply.write(self.paths.findings, json.dumps(said).encode(), self.ids)
 
 
 def signature(paths: Paths) -> Signature:

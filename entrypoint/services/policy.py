@@ -47,7 +47,9 @@ _TELL = 30.0  # seconds before the postmaster is written to again, if it could n
 _OUTCOMES = 2.0  # seconds between looks at what became of mail
 _MANY = 1000  # events of one look
 _ENDS = (Kind.RECEIVED, Kind.SENT, Kind.BOUNCED)
-_NOTE_AGAIN = 86400.0  # seconds before a login is warned about the same thing again
+_NOTED = 7 * 86400.0  # seconds for which a login is warned about what it does
+# The folder of the sockets is not this user's, so it cannot clean them up (Python 3.13 would try).
+_LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _GREETING = "tambo 1"
 
 
@@ -129,8 +131,8 @@ class Policy:
             loop.add_signal_handler(number, stop.set)
         self._say_if_it_had_died()
         servers = (
-            await asyncio.start_unix_server(self._hook, sock=hooks, backlog=_BACKLOG),
-            await asyncio.start_unix_server(self._verb, sock=verbs),
+            await asyncio.start_unix_server(self._hook, sock=hooks, backlog=_BACKLOG, **_LEFT),
+            await asyncio.start_unix_server(self._verb, sock=verbs, **_LEFT),
         )
         tasks = [asyncio.create_task(work()) for work in (self._nudge, self._tell, self._watch)]
         await stop.wait()
@@ -213,9 +215,8 @@ class Policy:
         return answer
 
     def _note(self, login: str, note: str, now: float) -> None:
-        if now - self.notes.get((login, note), 0.0) >= _NOTE_AGAIN:
-            self.log("policy", f"note: {login} {note}")
-            self.notes[login, note] = now
+        """Keep what is not worth a refusal: the keeper tells it, and `status` shows it."""
+        self.notes[login, note] = now
 
     def rules(self) -> Rules | None:
         """As they are served now; the last good ones if they cannot be read."""
@@ -362,7 +363,7 @@ class Policy:
         if command == "status":
             return self.status()
         if command == "alarms":
-            return {"alarms": self.alarms()}
+            return {"alarms": self.alarms(), "notes": self.noted()}
         if command == "pause":
             login, _, why = rest.partition(" ")
             self.pause(login, why, "person")
@@ -396,8 +397,15 @@ class Policy:
             found.append(f"No mail is taken: {self._full.partition(' ')[2]}.")
         return found
 
+    def noted(self) -> list[str]:
+        """What should be mended some day."""
+        now = self.clock()
+        self.notes = {key: at for key, at in self.notes.items() if now - at < _NOTED}
+        return sorted(f"{login} {note}." for login, note in self.notes)
+
     def status(self) -> dict[str, Any]:
         """What each login sent, and what is to be said of it."""
+        self.noted()
         rules = self.rules()
         now = self.ledger.now(self.clock())
         logins = {}
@@ -411,11 +419,8 @@ class Policy:
                 "messages": {"hour": message_hour, "day": message_day},
                 "limit": str(rules.limit_of(login)) if rules else "",
                 "paused": asdict(pause) if pause else None,
-                "notes": [
-                    note for (whose, note), at in self.notes.items()
-                    if whose == login and now - at < 7 * 86400
-                ],
-            }  # fmt: skip
+                "notes": [note for whose, note in self.notes if whose == login],
+            }
         return {"logins": logins, "alarms": self.alarms()}
 
 

@@ -1,6 +1,6 @@
 """The recorder: writes what the holder hands it into the store of events.
 
-    recorder [STYLE]        STYLE as output.configure takes it
+    recorder STYLE        STYLE as output.configure takes it
 
 A process of its own, so that a slow disk, a full one or a damaged store holds up nothing else. It
 is small: it imports no settings, and has none of their values in its environment.
@@ -45,9 +45,13 @@ _DAY = 86400.0
 
 def main() -> int:
     """Started as root: binds, drops to chasquid's user for good, works until SIGTERM."""
-    output.configure(*sys.argv[1:2])
+    output.configure(sys.argv[1], "recorder")
     paths, ids = Paths(), Ids.image()
-    door = listen(paths.recorder_socket, ids)
+    try:
+        door = listen(paths.recorder_socket, ids)
+    except OSError as error:
+        output.complain(f"error: cannot listen at {paths.recorder_socket}: {error.strerror}")
+        return 1
     rights.drop(ids, Owner.CHASQUID)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)

@@ -25,6 +25,7 @@ NAME = "tambo-bench"
 NET = Net("198.18.20", "2001:db8:20")
 CLIENTS = 8
 MESSAGES = 400
+EVENTS = 50_000
 SENDER = "bench@example.com"
 BODY = f"From: <{SENDER}>\r\nTo: <you@example.net>\r\nSubject: bench\r\n\r\n{'x' * 2000}\r\n"
 
@@ -38,6 +39,7 @@ def main() -> int:
         boots(mail)
         verbs(mail)
         submissions(mail)
+        history(mail)
         restarts(mail)
         memory(mail)
     finally:
@@ -132,6 +134,86 @@ def submissions(mail: Installation) -> None:
     row("a connection a message, chosen password", costly, "msg/s", f"1 : {cheap / costly:.1f}")
     steady = rate(lambda: kept(share))
     row("one connection for all", steady, "msg/s", f"{steady / cheap:.1f} : 1")
+
+
+# Events through an outbox into a recorder of its own, on the volume; prints events a second, the
+# recorder's seconds of processor time and its resident memory (bytes).
+RECORDER = """
+import asyncio, os, resource, shutil, sys, time
+from pathlib import Path
+from entrypoint.maillog import Reader
+from entrypoint.rights import Ids
+from entrypoint.services.outbox import Outbox
+from entrypoint.services.recorder import Recorder, listen
+place, count = Path("/data/mail/.bench"), int(sys.argv[1])
+place.mkdir()
+door, (read, write) = listen(place / "door", Ids.current()), os.pipe()
+child = os.fork()
+if not child:
+    Recorder(place, door, read).run()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_utime, flush=True)
+    os._exit(0)
+door.close()
+line = (b"2026-01-02 03:04:05.000006 zmyCMhS89vA from=i@example.com to=bob%d@example.net failed "
+        b"(temporary): 192.0.2.25: MAIL/RCPT failed: 450 4.2.0 <bob%d@example.net>: later")
+async def work():
+    box, reader = Outbox(place / "door", 30), Reader()
+    running = asyncio.create_task(box.run())
+    since, busy = time.perf_counter(), time.process_time()
+    for number in range(count):
+        for event in reader.feed(line % (number, number), 0.0):
+            box.put(event)
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+        while box.status()["waiting"] > 10000:
+            await asyncio.sleep(0.01)
+    await box.flush(120)
+    print(count / (time.perf_counter() - since), (time.process_time() - busy) / count * 1e6)
+    size = Path(f"/proc/{child}/status").read_text().partition("VmRSS:")[2].split()[0]
+    print(size, box.status()["dropped"], flush=True)
+    running.cancel()
+asyncio.run(work())
+os.write(write, b"x")
+os.waitpid(child, 0)
+print(sum(item.stat().st_size for item in place.iterdir()) / count)
+shutil.rmtree(place)
+"""
+
+
+def history(mail: Installation) -> None:
+    print("the history of mail")
+    said = mail.docker(
+        "exec", "-u", "chasquid", "-w", "/", NAME, "/opt/tambo/bin/python", "-c",
+        RECORDER, str(EVENTS),
+    ).split()  # fmt: skip
+    per_second, micro, rss, dropped, _, size = map(float, said)
+    row("events stored", per_second, "ev/s", f"{dropped:.0f} dropped")
+    row("an event, in the holder", micro, "µs")
+    row("an event, on the disk", size, "bytes")
+    row("the recorder's memory after them", rss / 1024, "MB")
+
+    secret = mail.add_user("history@example.com")
+
+    def kept() -> None:
+        with login("history@example.com", secret) as client:
+            for _ in range(MESSAGES // CLIENTS):
+                client.sendmail(SENDER, ["you@v4.example.net"], BODY)
+
+    rates: dict[str, list[float]] = {"CONT": [], "STOP": []}
+    for _ in range(3):
+        for name, found in rates.items():
+            signal(mail, name)
+            found.append(rate(kept))
+    signal(mail, "CONT")
+    with_it, without = (statistics.median(rates[name]) for name in ("CONT", "STOP"))
+    row("submission, one connection for all, median of 3", with_it, "msg/s")
+    row("the same with the recorder stopped", without, "msg/s", f"{with_it / without:.2f} : 1")
+
+
+def signal(mail: Installation, name: str) -> None:
+    """To the recorder."""
+    programs = json.loads(mail.docker("exec", NAME, "cat", "/run/tambo/programs.json"))["programs"]
+    mail.docker("exec", NAME, "kill", f"-{name}", str(programs["recorder"]["pid"]))
 
 
 def rate(work: Callable[[], None]) -> float:

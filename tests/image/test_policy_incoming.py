@@ -157,7 +157,18 @@ def refusal_of(server: Server, user: str, secret: str) -> str:
     return ""
 
 
-def test_a_login_whose_mail_fails_is_paused_until_it_is_resumed(server: Server) -> None:
+@pytest.fixture
+def refusing(world: World) -> Iterator[str]:
+    """A domain whose mail server refuses everything for good."""
+    name = "refusing.example"
+    world.load_zone(name, "@ MX 10 mx.example.net.")
+    yield name
+    world.load_zone(name, "")
+
+
+def test_a_login_whose_mail_fails_is_paused_until_it_is_resumed(
+    server: Server, refusing: str
+) -> None:
     user = f"stolen@{DOMAIN}"
     secret = server.add_user(user)
     why = r"2\d of the last \d+ recipients in an hour do not exist or refuse its mail"
@@ -167,7 +178,7 @@ def test_a_login_whose_mail_fails_is_paused_until_it_is_resumed(server: Server) 
     wait_until(lambda: server.container.health == "healthy", "all is well before", timeout=20)
     with smtp.mail_program(server.endpoint()) as session:
         session.login(user, secret)
-        strangers = [f"stranger{number}@nowhere.invalid" for number in range(25)]
+        strangers = [f"stranger{number}@{refusing}" for number in range(25)]
         session.send_message(smtp.message(user, "strangers"), user, strangers)
     wait_until(lambda: server.verb("list-senders").status == 1, "it is paused", timeout=30)
     said = refusal_of(server, user, secret)

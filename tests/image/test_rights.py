@@ -33,7 +33,7 @@ def server(module_servers: Servers, world: World) -> Server:
     secret = server.add_user(f"i@{DOMAIN}")
     smtp.deliver(server.ipv4, f"i@{DOMAIN}")
     wait_until(lambda: server.kept(f"i@{DOMAIN}"), "a message is kept")
-    server.log.expect("failed .temporary.")
+    server.log.expect("deferred id=")
     smtp.submit(server.endpoint(), f"i@{DOMAIN}", secret, f"you@{CLOSED}")
     wait_until(server.queued, "a message waits")
     return server
@@ -179,7 +179,7 @@ def test_everything_goes_back_to_its_owner_at_a_boot(server: Server) -> None:
     server.down()
     server.machine.run("chown", "-R", "0:0", str(server.data))
     server.machine.run("chmod", "-R", "a+rX", str(server.data))
-    server.log.tolerate("failed .temporary.")
+    server.log.tolerate("deferred id=")
     server.up()
     wait_until(lambda: server.processes("keeper"), "all runs")
     after = server.machine.tree(server.data)

@@ -1,4 +1,4 @@
-"""Machines of the world that only the tests of certificates need."""
+"""Machines of the world that only some tests need."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from docker import DockerClient
 
+from tests.support import smtp
 from tests.support.ca import Authority
 from tests.support.container import Container, checked, docker
 from tests.support.wait import wait_until
@@ -170,3 +171,15 @@ class NameServer(Peer):
     def take_back(self, zone: str) -> None:
         for name, kind in ((zone, "NS"), (f"ns.{zone}", "A")):
             self.world.exec("authoritative", "pdnsutil", "delete-rrset", ".", name, kind)
+
+
+class Liar(Peer):
+    """A receiver that refuses, in words that look like another server's log: see liar.py."""
+
+    def __init__(self, where: Neighbourhood, domain: str, host: int, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "liar.py").write_text((HERE / "liar.py").read_text())
+        super().__init__(where, "liar", host, ("python3", "/peer/liar.py"), folder=folder)
+        zone = f"@ MX 10 mx.{domain}.\nmx A {self.ipv4}\nmx AAAA {self.ipv6}\n"
+        self.world.load_zone(domain, zone)
+        wait_until(lambda: smtp.greeting(self.ipv4).startswith("220 "), "it greets")

@@ -260,7 +260,7 @@ class Server:
         return Endpoint(address or self.ipv4, HOST, chain)
 
     def process(self, name: str) -> Process:
-        """The one process of that name: chasquid, holder, keeper, policy or first (PID 1)."""
+        """The one process of that name: chasquid, holder, keeper, recorder, policy, first (PID 1)."""
         [found] = self.processes(name)
         return found
 
@@ -272,6 +272,7 @@ class Server:
             "chasquid": "/usr/bin/chasquid ",
             "holder": "run-smtp",
             "keeper": "run-keeper",
+            "recorder": "services.recorder",
             "policy": "entrypoint.services.policy",
         }[name]
         return [item for item in self.container.processes() if part in item.command]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from entrypoint import apply, boot, cli, process, reconcile, rights
+from entrypoint import apply, boot, cli, output, process, reconcile, rights
 from entrypoint.dns.lookup import Unknown
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids, Owner
@@ -75,7 +78,7 @@ def test_the_first_and_the_second(container: Container) -> None:
     [(argv, environ)] = container.became
     environ.pop("PYTEST_CURRENT_TEST", None)
     assert environ == ENVIRON
-    assert argv
+    assert argv[-2:] == ["entrypoint.services.init", "text"]
     before = tree(container.paths.data)
     shutil.rmtree(container.paths.run)
     status, again = container.boot()
@@ -93,6 +96,7 @@ def test_the_volume_is_locked_before_anything_in_it_is_touched(container: Contai
     paths = container.paths
     assert owners[paths.domains] is owners[paths.certs] is owners[paths.state] is Owner.TAMBO
     assert owners[paths.queue] is owners[paths.mail] is Owner.CHASQUID
+    assert owners[paths.events] is Owner.CHASQUID
 
 
 def test_a_server_with_users_is_told_of_no_next_step(container: Container) -> None:
@@ -110,6 +114,47 @@ def test_bad_settings_stop_it_before_the_volume(
     assert text.startswith("error: The settings have 1 problem:")
     assert container.became == container.steps == []
     assert tree(container.paths.root) == before
+
+
+@pytest.fixture
+def as_shown() -> Iterator[None]:
+    yield
+    output.configure()
+    sys.excepthook = sys.__excepthook__
+
+
+@pytest.mark.usefixtures("as_shown")
+@pytest.mark.parametrize("settings", [{}, {"MAIL_HOSTNAME": "smtp"}, {"MAX_QUEUE": "1\n2"}])
+def test_json_is_an_object_a_line_whatever_happens(
+    container: Container, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    monkeypatch.setattr(os, "environ", {**ENVIRON, "LOG_FORMAT": "json", **settings})
+    status, text = container.boot()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert found
+    assert {item["source"] for item in found} == {"boot"}
+    if not settings:
+        assert container.became[0][0][-1] == "json"
+        assert any("docker exec mail dns" in item["text"] for item in found)
+    else:
+        assert status == 64
+        assert "The settings have 1 problem:" in found[0]["text"]
+
+
+@pytest.mark.usefixtures("as_shown")
+def test_privacy_from_the_first_line_on(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = {**ENVIRON, "LOG_PRIVACY": "on", "FORWARD_TO": "owner@example.net"}
+    monkeypatch.setattr(os, "environ", private)
+    _, text = container.boot()
+    assert "i…@example.com" in text
+    assert not re.findall(r"[a-z]{2,}@", text), "the table has report addresses"
+    assert container.became[0][0][-1] == "text,short"
+    monkeypatch.setattr(os, "environ", {**private, "FORWARD_TO": "owner@example.com"})
+    status, text = container.boot()
+    assert status == 64
+    assert "o…@example.com is received by this very server" in text
 
 
 def test_a_name_server_that_is_down_delays_nothing(

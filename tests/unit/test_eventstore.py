@@ -59,8 +59,10 @@ def test_what_goes_in_comes_out(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "times"),
     [
-        ({"id": "zmyCMhS89vA"}, [2, 3, 4, 5, 6, 7]),
-        ({"id": ""}, []),
+        ({"ids": ("zmyCMhS89vA",)}, [2, 3, 4, 5, 6, 7]),
+        ({"ids": ("zmyCMhS89vA", "AAAAAAAAAAA", "")}, [2, 3, 4, 5, 6, 7, 8]),
+        ({"ids": ("",)}, []),
+        ({"ids": ()}, []),
         ({"address": "B@example.net"}, [2, 3, 5]),
         ({"address": "i@example.com"}, [1, 2, 3, 5, 6, 8]),
         ({"address": "x@example.com"}, [9]),
@@ -216,7 +218,7 @@ def test_readers_write_nothing(tmp_path: Path) -> None:
 
 
 def test_a_question_is_one_word_and_comes_back() -> None:
-    query = Query("history", id="a b\n", address='é "%" +', since=1.5, kinds=(Kind.SENT,), limit=3)
+    query = Query("history", ("a b\n",), address='é "%" +', since=1.5, kinds=(Kind.SENT,), limit=3)
     assert query.word.isascii()
     assert not set(query.word) & set(" \n")
     assert Query.parse(query.word) == query
@@ -237,6 +239,11 @@ def test_the_client(
     monkeypatch.setattr(control, "request", request)
     assert events.history(paths, address="B@EXAMPLE.net", kinds={Kind.SENT}) == [ALL[4]]
     assert events.history(paths, limit=0) == [ALL[-1]]
+    assert events.history(paths, id="AAAAAAAAAAA") == [ALL[7]]
+    assert events.messages(paths, ["AAAAAAAAAAA", "BBBBBBBBBBB"]) == {
+        "AAAAAAAAAAA": [ALL[7]], "BBBBBBBBBBB": []
+    }  # fmt: skip
+    assert events.last_deliveries(paths, 0.0) == {"example.net": 5.0, "example.com": 8.0}
     assert events.last_logins(paths) == {"i@example.com": 1.0}
     assert events.totals(paths, 8.0) == [Total("example.com", 1, 0, 0)]
 

@@ -56,6 +56,9 @@ def test_only_the_hostname_is_needed() -> None:
         ("DMARC_RUA", "mailto:a@example.net,A@example.net", ("a@example.net",)),
         ("MAX_MESSAGE_MB", " 200 ", 200),
         ("MAX_QUEUE", "10", 10),
+        ("EVENTS_KEEP_DAYS", "1", 1),
+        ("LOG_FORMAT", " JSON ", "json"),
+        ("LOG_PRIVACY", "On", "on"),
         ("GIVE_UP_AFTER", "60M", 3600),
         ("GIVE_UP_AFTER", "14d", 14 * 86400),
         ("GIVE_UP_AFTER", "36h", 36 * 3600),
@@ -133,3 +136,25 @@ def test_the_host_zone_is_the_nearest_domain_above() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         asked().max_queue = 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "style"),
+    [
+        ({}, "text"),
+        ({"LOG_FORMAT": " JSON ", "LOG_PRIVACY": " OFF "}, "json"),
+        ({"LOG_FORMAT": "xml", "LOG_PRIVACY": "yes"}, "text,short"),
+        ({"LOG_FORMAT": "json", "LOG_PRIVACY": "on"}, "json,short"),
+        ({"LOG_FORMAT_FILE": "/nonexistent"}, "text"),
+        ({"MAIL_HOSTNAME": "smtp", "LOG_FORMAT": "json"}, "json"),
+    ],
+)
+def test_how_to_log_is_known_while_the_settings_have_problems(
+    environ: dict[str, str], style: str
+) -> None:
+    assert settings.log_style(environ) == style
+
+
+def test_how_to_log_from_a_file(tmp_path: Path) -> None:
+    file = put(tmp_path / "format", "json\n")
+    assert settings.log_style({"LOG_FORMAT_FILE": str(file)}) == "json"

@@ -111,6 +111,7 @@ REPORTS: Mapping[str, Any] = {
     "passed": 40, "failed": 0,
     "sources": [{"domain": "example.com", "address": str(V4), "passed": 40, "failed": 0}],
 }  # fmt: skip
+EVENTS: Mapping[str, Any] = {"totals": [], "deliveries": {}}
 STATUS: Mapping[str, Any] = {"ready": True, "pid": 42, "last_words": ""}
 
 
@@ -121,7 +122,12 @@ class Box:
     files: dict[str, str | OSError] = field(default_factory=lambda: dict(FILES))
     disks: dict[str, Disk | OSError] = field(default_factory=dict)
     holder: dict[str, Any] = field(
-        default_factory=lambda: {"status": STATUS, "queue": QUEUE, "reports": REPORTS}
+        default_factory=lambda: {
+            "status": STATUS,
+            "queue": QUEUE,
+            "reports": REPORTS,
+            "events": EVENTS,
+        }
     )
     banners: dict[str, str | OSError] = field(
         default_factory=lambda: {

@@ -8,6 +8,7 @@ import pytest
 
 from entrypoint.checks import mail
 from entrypoint.control import UnreachableError
+from entrypoint.events import Query
 from entrypoint.findings import Level
 from tests.unit.checks.kit import NOW, QUEUE, Scene
 from tests.unit.kit import asked
@@ -24,13 +25,14 @@ def waiting(scene: Scene, depth: int, age: float = 60, answer: str = "451 later"
 
 def test_an_empty_queue(scene: Scene) -> None:
     assert scene.ids(mail.check) == []
-    assert scene.only(mail.check, Level.INFO).seen == "empty"
+    queue, deferrals = scene.found(mail.check)
+    assert (queue.seen, deferrals.seen) == ("empty", "no attempt")
 
 
 def test_messages_that_wait_a_little_are_news_with_the_last_answer(scene: Scene) -> None:
     waiting(scene, 3)
     assert scene.ids(mail.check) == []
-    depth, destination = scene.found(mail.check)
+    depth, destination, _ = scene.found(mail.check)
     assert depth.seen == "3 of 2000, the oldest 60 s old"
     assert destination.message == "3 messages wait for big.example for 60 s."
     assert (destination.subject, destination.seen) == ("big.example", "451 later")
@@ -69,6 +71,71 @@ def test_a_queue_that_cannot_be_read_is_unknown(scene: Scene, answer: Any) -> No
     scene.box.holder["queue"] = answer
     found = scene.only(mail.check)
     assert (found.id, found.level) == ("queue-unknown", Level.UNKNOWN)
+
+
+def took(scene: Scene, **totals: tuple[int, int, int]) -> None:
+    rows = [
+        {"destination": name.replace("_", "."), "sent": one, "deferred": two, "bounced": three}
+        for name, (one, two, three) in totals.items()
+    ]
+    scene.box.holder["events"] = {"totals": rows, "deliveries": {}}
+
+
+def test_few_deferrals_are_news(scene: Scene) -> None:
+    took(scene, a_example=(9, 1, 0), b_example=(5, 0, 1))
+    assert scene.ids(mail.check) == []
+    [found] = [item for item in scene.found(mail.check) if item.id == "deferrals"]
+    assert found.message == "6% of the attempts of the last day were deferred."
+    assert found.seen == "14 sent, 1 deferred, 1 bounced; most by a.example: 1"
+
+
+def test_many_deferrals(scene: Scene) -> None:
+    took(scene, a_example=(4, 6, 0))
+    found = scene.only(mail.check)
+    assert (found.id, found.level) == ("deferrals-many", Level.WARN)
+    took(scene, a_example=(0, 9, 0))
+    assert scene.ids(mail.check) == [], "too few to say"
+
+
+def test_when_a_large_provider_took_mail_last(scene: Scene) -> None:
+    took(scene, big_example=(2, 1, 0))
+    deliveries = {
+        "big.example": NOW.timestamp() - 7200,
+        "large.example": NOW.timestamp() - 8 * 86400,
+    }
+    scene.box.holder["events"]["deliveries"] = deliveries
+    assert scene.ids(mail.check) == []
+    found = {item.subject: item.seen for item in scene.found(mail.check) if item.id == "provider"}
+    assert found == {
+        "big.example": "last delivery 2 h ago", "large.example": "last delivery 8 d ago"
+    }  # fmt: skip
+
+
+def test_a_large_provider_that_takes_nothing_any_more(scene: Scene) -> None:
+    took(scene, big_example=(0, 3, 1), other_example=(20, 0, 0))
+    found = scene.only(mail.check)
+    assert (found.id, found.subject) == ("provider-takes-nothing", "big.example")
+    assert found.seen == "3 deferred, 1 bounced in the last day; no delivery in the last 30 days"
+
+
+def test_one_question_for_each_period(scene: Scene) -> None:
+    mail.check(scene.context())
+    asked_for = [Query.parse(item.split()[1]) for item in scene.box.commands if "events" in item]
+    now = NOW.timestamp()
+    assert [(item.what, now - item.since) for item in asked_for] == [
+        ("totals", 86400.0), ("deliveries", 30 * 86400.0)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [UnreachableError("Connection refused"), {"error": "not in time"}, {}, {"totals": [{}]},
+     {"totals": [], "deliveries": {"x": None}}],
+)  # fmt: skip
+def test_a_history_that_cannot_be_read_is_unknown(scene: Scene, answer: Any) -> None:
+    scene.box.holder["events"] = answer
+    found = scene.only(mail.check)
+    assert (found.id, found.level) == ("history-unknown", Level.UNKNOWN)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ class Watch:
         self.said: list[str] = []
         self.told: list[str] = []
         self.now = 1000.0
+        self.notes: list[str] = []
         self.alarms: list[str] | None = []  # what the policy service has to say; None: nothing
         patch.setattr(output, "log", lambda _source, text: self.said.append(text))
         patch.setattr(control, "request", self._request)
@@ -52,7 +53,7 @@ class Watch:
             if self.alarms is None:
                 msg = "nobody there"
                 raise control.UnreachableError(msg)
-            return {"alarms": self.alarms}
+            return {"alarms": self.alarms, "notes": self.notes}
         self.told.append(command)
         return {"done": True}
 
@@ -325,6 +326,13 @@ def test_an_alarm_of_the_policy_service_is_said_once_and_is_unhealthy(watch: Wat
     assert len(watch.problems) == 1
     watch.alarms = []
     assert watch.look() == ["mended: i@example.com is paused: 30 of 40 recipients failed."]
+    assert watch.problems == []
+
+
+def test_a_note_of_the_policy_service_is_a_warning(watch: Watch) -> None:
+    watch.notes = ["i@example.com sends messages without Message-ID."]
+    assert watch.look() == ["warn: i@example.com sends messages without Message-ID."]
+    assert watch.look() == []
     assert watch.problems == []
 
 
