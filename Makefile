@@ -68,5 +68,6 @@ lock: ## pin every dependency by hash
 	tools/lock.sh
 
 .PHONY: bench
-bench: image ## figures: start, verbs, submission, restarts, memory
+bench: image ## figures: start, verbs, submission, restarts, memory; what the policy costs
 	@TAMBO_BASE=$(BASE) python3 -m tests.bench.bench
+	@TAMBO_BASE=$(BASE) python3 -m tests.bench.policy

@@ -542,7 +542,7 @@ def deliver(message: EmailMessage, to: str) -> None:
     """To chasquid, as mail that arrives; it takes it without this service too. Raises OSError and
     smtplib.SMTPException."""
     with smtplib.SMTP("127.0.0.1", 25, local_hostname="localhost", timeout=20) as smtp:
-        smtp.sendmail("<>", [to], message.as_bytes())
+        smtp.send_message(message, from_addr="<>", to_addrs=[to])
 
 
 if __name__ == "__main__":

@@ -260,7 +260,7 @@ class Server:
         return Endpoint(address or self.ipv4, HOST, chain)
 
     def process(self, name: str) -> Process:
-        """The one process of that name: chasquid, holder, keeper, recorder, policy, first (PID 1)."""
+        """The one process of that name: chasquid, holder, keeper, recorder, policy, first."""
         [found] = self.processes(name)
         return found
 
