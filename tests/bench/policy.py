@@ -1,4 +1,4 @@
-"""`make bench`, its second part: what a message costs in the policy service and its hook, on this machine.
+"""`make bench`, second part: what a message costs in the policy service and its hook.
 
     python3 -m tests.bench.policy
 
@@ -40,7 +40,7 @@ if kind != "submission":
 [pid] = [
     path.split("/")[2]
     for path in glob.glob("/proc/[0-9]*/cmdline")
-    if b"entrypoint.services.policy" in open(path, "rb").read()
+    if b"-m\\0entrypoint.services.policy" in open(path, "rb").read()
 ]
 
 def service():

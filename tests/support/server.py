@@ -273,7 +273,7 @@ class Server:
             "holder": "run-smtp",
             "keeper": "run-keeper",
             "recorder": "services.recorder",
-            "policy": "entrypoint.services.policy",
+            "policy": "-m entrypoint.services.policy",
         }[name]
         return [item for item in self.container.processes() if part in item.command]
 
