@@ -56,7 +56,7 @@ RUN sed -E 's/^Suites:.*/Suites: forky/; /^$/,$d' /etc/apt/sources.list.d/debian
  && printf 'Package: *\nPin: release n=forky\nPin-Priority: 100\n\nPackage: chasquid acme.sh\nPin: release n=forky\nPin-Priority: 990\n' \
       > /etc/apt/preferences.d/forky \
  && apt-get update \
- && apt-get install -y --no-install-recommends acme.sh bind9-dnsutils ca-certificates chasquid curl openssl python3 \
+ && apt-get install -y --no-install-recommends acme.sh bind9-dnsutils ca-certificates chasquid curl netcat-openbsd openssl python3 \
  && dpkg --compare-versions "$(dpkg-query -Wf '${Version}' chasquid)" ge 1.19 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* /etc/chasquid /var/lib/chasquid \
       /etc/apt/sources.list.d/forky.sources /etc/apt/preferences.d/forky

@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/acme rootfs/usr/lib/tambo/mda .ci/run
+SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/acme rootfs/usr/lib/tambo/mda rootfs/usr/lib/tambo/hooks/post-data .ci/run
 # The base image's name, found once, when first needed: the engine must run by then.
 BASE = $(eval BASE := $$(shell tools/base-image.sh))$(or $(BASE),$(error no base image))
 REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -68,5 +68,6 @@ lock: ## pin every dependency by hash
 	tools/lock.sh
 
 .PHONY: bench
-bench: image ## figures: start, verbs, submission, restarts, memory
+bench: image ## figures: start, verbs, submission, restarts, memory; what the policy costs
 	@TAMBO_BASE=$(BASE) python3 -m tests.bench.bench
+	@TAMBO_BASE=$(BASE) python3 -m tests.bench.policy

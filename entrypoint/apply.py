@@ -19,7 +19,7 @@ from pathlib import Path
 from entrypoint import certs, dkim, rights
 from entrypoint.errors import Exit, UserError
 from entrypoint.paths import Paths
-from entrypoint.plan import Effect, File, Folder, MissingCertificate, MissingKey, Plan
+from entrypoint.plan import Effect, File, Folder, Link, MissingCertificate, MissingKey, Plan
 from entrypoint.rights import Ids, Owner
 
 # The lock's descriptor in PID 1: supervisord closes 5 and up when it reloads itself.
@@ -54,6 +54,9 @@ def apply(plan: Plan, ids: Ids, owe: Owe = _nobody) -> Outcome:
     for file in plan.files:
         if _file(file, ids, owe):
             changed.append((file.path, file.effect))
+    for link in plan.links:
+        if _link(link, ids, owe):
+            changed.append((link.path, link.effect))
     changed += _remove_others(plan, owe)
     return Outcome(
         changed=tuple(path for path, _ in changed),
@@ -163,6 +166,18 @@ def _file(file: File, ids: Ids, owe: Owe = _nobody) -> bool:
     return True
 
 
+def _link(link: Link, ids: Ids, owe: Owe) -> bool:
+    if not link.path.is_symlink() or link.path.readlink() != link.target:
+        owe(link.effect)
+        aside = link.path.with_name(f".{link.path.name}.new")
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(link.target)
+        rights.give(aside, ids.users[link.owner], ids.groups[link.group], None)
+        aside.replace(link.path)
+        return True
+    return rights.give(link.path, ids.users[link.owner], ids.groups[link.group], None)
+
+
 def _sync(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -173,7 +188,11 @@ def _sync(folder: Path) -> None:
 
 
 def _remove_others(plan: Plan, owe: Owe) -> list[tuple[Path, Effect]]:
-    planned = {item.path for item in plan.folders} | {item.path for item in plan.files}
+    planned = {
+        path
+        for items in (plan.folders, plan.files, plan.links)
+        for path in (item.path for item in items)
+    }
     effects = {"users": Effect.RELOAD, "aliases": Effect.RELOAD}
     removed = []
     for folder, names, files in os.walk(plan.exclusive, topdown=False):

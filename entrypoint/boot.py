@@ -27,6 +27,7 @@ def boot() -> None:
     paths, ids = Paths(), Ids.image()
     apply.hold_instance(paths, ids)
     mend_rights(paths, ids)
+    (paths.policy / "running").unlink(missing_ok=True)  # by it the service knows that it had died
     reconcile.refresh_exchangers(asked, paths, ids)
     with apply.edit_lock(paths, ids):
         current, outcome = reconcile.reconcile(asked, paths, ids)
@@ -51,7 +52,7 @@ def mend_rights(paths: Paths, ids: Ids) -> None:
     """Give everything to its owner, as after a restore by the host's root."""
     for folder in (paths.domains, paths.certs, paths.acme, paths.reload, paths.state):
         rights.mend(folder, ids, Owner.TAMBO)
-    for folder in (paths.queue, paths.mail, paths.events):
+    for folder in (paths.queue, paths.mail, paths.events, paths.policy):
         rights.mend(folder, ids, Owner.CHASQUID)
 
 

@@ -238,6 +238,22 @@ def answer(folder: Path, query: Query) -> dict[str, object]:
         return {"events": [event.to_json() for event in _history(db, query)]}
 
 
+def after(
+    folder: Path, number: int, since: float, kinds: Sequence[Kind], limit: int
+) -> list[tuple[int, Event]]:
+    """Events with their numbers, from behind one that was seen; those of a store that was begun
+    anew if there is none. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(f"file:{folder / NAME}?mode=rw", uri=True, timeout=0.2)) as db:
+        db.execute("PRAGMA query_only = ON")
+        [last] = db.execute("SELECT coalesce(max(n), 0) FROM events").fetchone()
+        rows = db.execute(
+            f"SELECT {_COLUMNS} FROM events WHERE n > ? AND at >= ? "  # noqa: S608 (constants)
+            f"AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n LIMIT ?",
+            (number if number <= last else 0, since, *(kind.value for kind in kinds), limit),
+        ).fetchall()
+    return [(int(str(row[0])), _event(row)) for row in rows]
+
+
 def _history(db: sqlite3.Connection, query: Query) -> list[Event]:
     where, values = ["at >= ?"], [query.since]
     given: list[object] = list(values)

@@ -80,6 +80,11 @@ class Paths:
         return self.data / "mail"
 
     @property
+    def policy(self) -> Path:
+        """What the policy service remembers: what each login sent, who is paused."""
+        return self.data / "policy"
+
+    @property
     def events(self) -> Path:
         """The store of events."""
         return self.data / "events"
@@ -147,6 +152,26 @@ class Paths:
     @property
     def holder_socket(self) -> Path:
         return self.run / "holder.sock"
+
+    @property
+    def post_data(self) -> Path:
+        """chasquid's hook, in its configuration directory: a link into the image."""
+        return self.chasquid / "hooks/post-data"
+
+    @property
+    def policy_rules(self) -> Path:
+        """Who may send as whom, for the policy service."""
+        return self.run / "policy.json"
+
+    @property
+    def policy_socket(self) -> Path:
+        """Where the hook asks."""
+        return self.run / "policy.sock"
+
+    @property
+    def policy_door(self) -> Path:
+        """Where tambo's verbs ask."""
+        return self.run / "policy-control.sock"
 
     @property
     def recorder_socket(self) -> Path:

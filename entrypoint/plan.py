@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from enum import IntEnum
 from pathlib import Path
 
-from entrypoint import aliases, certs, templates, userdb
+from entrypoint import aliases, certs, policy, senders, templates, userdb
 from entrypoint.aliases import CATCH_ALL, Mailbox, Target, Via
 from entrypoint.dkim import Algorithm, file_name
 from entrypoint.names import Domain, Selector
@@ -59,12 +59,25 @@ class File:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A symbolic link to something in the image: what is to be executed, since Docker mounts tmpfs
+    without the right to execute."""
+
+    path: Path
+    target: Path
+    owner: Owner
+    group: Owner
+    effect: Effect = Effect.NONE
+
+
+@dataclass(frozen=True)
 class Plan:
     """`exclusive` folders hold nothing but what is planned."""
 
     folders: tuple[Folder, ...]
     files: tuple[File, ...]
     exclusive: Path
+    links: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,7 @@ def build(settings: Settings, state: State, paths: Paths) -> Plan:
             *_good_copies(settings, state, paths),
             _selectors(state, paths),
             *_configuration(settings, paths),
+            _policy(settings, state, paths),
             *_certificates(settings, state, paths),
             *(
                 file
@@ -202,6 +216,8 @@ def build(settings: Settings, state: State, paths: Paths) -> Plan:
             ),
         ),
         exclusive=paths.chasquid,
+        # chasquid looks for it at each message.
+        links=(Link(paths.post_data, paths.lib / "hooks/post-data", Owner.TAMBO, Owner.CHASQUID),),
     )
 
 
@@ -223,13 +239,13 @@ def _volume(settings: Settings, state: State, paths: Paths) -> Iterator[Folder]:
     own += [paths.good / "certs" / name for name in state.certificates]
     for path in own:
         yield Folder(path, tambo, tambo, 0o700)
-    for path in (paths.queue, paths.mail, paths.events):
+    for path in (paths.queue, paths.mail, paths.events, paths.policy):
         yield Folder(path, chasquid, chasquid, 0o700)
 
 
 def _rendered_folders(settings: Settings, state: State, paths: Paths) -> Iterator[Folder]:
     root = paths.chasquid
-    names = [root, root / "certs", root / "domains"]
+    names = [root, root / "certs", root / "domains", paths.post_data.parent]
     names += [root / "certs" / name for name in served_certificates(settings, state)]
     names += [root / "domains" / domain for domain in _local_domains(settings)]
     yield Folder(paths.run, Owner.TAMBO, Owner.CHASQUID, 0o750)
@@ -256,6 +272,8 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
             # An empty file of users would count as damage.
             text = userdb.render(have.users) or "# none\n"
             yield keep(folder / "users", text.encode())
+        if have.senders:
+            yield keep(folder / "senders", senders.render(have.senders).encode())
         if have.aliases or "aliases" in have.present:
             yield keep(folder / "aliases", aliases.render(have.aliases).encode())
         for key in have.keys:
@@ -280,6 +298,78 @@ def _configuration(settings: Settings, paths: Paths) -> Iterator[File]:
         delivery_agent=paths.lib / "mda",
     )
     yield _rendered(paths.chasquid / "chasquid.conf", text.encode(), Effect.RESTART)
+
+
+def _policy(settings: Settings, state: State, paths: Paths) -> File:
+    text = policy.dump(rules(settings, state))
+    return _rendered(paths.policy_rules, text.encode(), Effect.NONE)
+
+
+def rules(settings: Settings, state: State) -> policy.Rules:
+    """Who may send as whom: a login as itself, as what it was granted, and as every alias whose
+    mail reaches it. Not what FORWARD_TO adds: that leads to a mailbox elsewhere."""
+    owners = {
+        f"{name}@{domain}": (domain, name)
+        for domain in settings.domains
+        for name, secret in {**state.lent.get(domain, {}), **state.domain(domain).users}.items()
+        if not isinstance(secret, userdb.Denied)
+    }
+    addresses = {login: {login, policy.base(login)} for login in owners}
+    for domain in settings.domains:
+        for name in state.domain(domain).aliases:
+            reached = _reached(settings, state, f"{name}@{domain}")
+            for login in addresses:
+                if name != CATCH_ALL and {login, policy.base(login)} & reached:
+                    addresses[login].add(f"{name}@{domain}")
+    logins = {}
+    for login, (domain, name) in owners.items():
+        allowed = state.domain(domain).senders
+        own = allowed.get(name, senders.Sender())
+        shared = allowed.get(policy.base(login).rpartition("@")[0], senders.Sender())
+        grants = (*own.grants, *shared.grants)
+        logins[login] = policy.LoginRules(
+            addresses=frozenset(
+                {*addresses[login], *(str(item) for item in grants if item.local is not None)}
+            ),
+            domains=frozenset(item.domain for item in grants if item.local is None),
+            limit=own.limit,
+        )
+    return policy.Rules(
+        host=settings.mail_hostname,
+        domains=frozenset(settings.domains),
+        logins=logins,
+        limit=settings.send_limit,
+        named=frozenset(
+            f"{name}@{domain}"
+            for domain in settings.domains
+            for name in state.domain(domain).aliases
+            if policy.SUFFIX in name
+        ),
+    )
+
+
+def _reached(settings: Settings, state: State, address: str) -> set[str]:
+    """The addresses that mail to one passes through or ends at, as chasquid resolves them."""
+    seen: set[str] = set()
+    next_ones = {address}
+    while next_ones:
+        seen |= next_ones
+        found: set[str] = set()
+        for item in next_ones:
+            local, _, name = item.rpartition("@")
+            domain = Domain(name)
+            have = state.domain(domain).aliases if domain in settings.domains else {}
+            targets = have.get(local)
+            if targets is None:
+                local = local.partition(policy.SUFFIX)[0]
+                seen.add(f"{local}@{domain}")
+                targets = have.get(local, ())
+            for target in targets:
+                if isinstance(target, Mailbox):
+                    onward = local if target.local == CATCH_ALL else target.local
+                    found.add(f"{onward}@{target.domain}")
+        next_ones = found - seen
+    return seen - {address}
 
 
 def _certificates(settings: Settings, state: State, paths: Paths) -> Iterator[File]:

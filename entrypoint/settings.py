@@ -25,6 +25,7 @@ from pydantic import (
 
 from entrypoint import dnsapi, output
 from entrypoint.errors import Exit, UserError
+from entrypoint.limits import Limit
 from entrypoint.names import (
     Address,
     Domain,
@@ -368,6 +369,11 @@ class Settings(BaseModel):
         "(RFC 5321 4.5.4.1: 4 to 5 days); a number and m, h or d.",
         examples=["3d"],
     )] = 5 * 86400  # fmt: skip
+    send_limit: Annotated[Limit, Field(
+        description="How many recipients a login may send to in an hour and in a day, or `none`. "
+        "What was refused counts too. `set-limit` sets another one for a login.",
+        examples=["1000/h,10000/d"],
+    )] = Limit(500, 5000)  # fmt: skip
     events_keep_days: Annotated[int, Number, Field(
         description="How many days the history of messages and log-ins is kept (show-message, "
         "status).",
@@ -424,6 +430,7 @@ _PREFIXES = (
     "DMARC_",
     "MAX_",
     "GIVE_UP_",
+    "SEND_",
     "LEXICON_",
     "EVENTS_",
     "LOG_",

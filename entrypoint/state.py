@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from entrypoint import aliases, certs, dkim, dnsapi, userdb
+from entrypoint import aliases, certs, dkim, dnsapi, senders, userdb
 from entrypoint.findings import Finding, Level
 from entrypoint.names import Domain, Selector, shown
 from entrypoint.paths import Paths
@@ -38,6 +38,7 @@ class DomainState:
     aliases: aliases.Aliases = field(default_factory=dict)
     # The file of the aliases as it is written; empty if it is not what serves.
     aliases_text: str = field(default="", repr=False)
+    senders: senders.Senders = field(default_factory=dict)
     keys: tuple[dkim.DkimKey, ...] = ()
     # Selectors that are taken, by usable keys or not; and those of keys that cannot be used: a
     # damaged key is no reason for a new one.
@@ -48,8 +49,8 @@ class DomainState:
     retired: tuple[tuple[dkim.DkimKey, datetime], ...] = ()
     # acme.env: the DNS provider of this domain, where it is not the common one.
     provider: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Names of files (`users`, `aliases`) that are broken: what serves is the last good copy. And of
-    # those that are there and valid, if only to say that there is nobody.
+    # Names of files (`users`, `aliases`, `senders`) that are broken: what serves is the last good
+    # copy. And of those that are there and valid, if only to say that there is nobody.
     broken: frozenset[str] = frozenset()
     present: frozenset[str] = frozenset()
 
@@ -201,11 +202,13 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
         return aliases.parse(text, domain)
 
     rules: aliases.Aliases = read("aliases", parse_aliases)
+    allowed: senders.Senders = read("senders", senders.parse)
     return DomainState(
         provider=_provider(folder / "acme.env", findings),
         users=users,
         aliases=rules,
         aliases_text="".join(texts) if "aliases" in present else "",
+        senders=allowed,
         keys=tuple(keys),
         pending=tuple(key for key, _ in pending),
         retired=tuple((key, when) for key, when in retired if when),

@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
-from entrypoint import apply, book, events, userdb
+from entrypoint import apply, book, events, granting, userdb
 from entrypoint.context import Context
 from entrypoint.control import UnreachableError
 from entrypoint.errors import Exit, UserError
 from entrypoint.names import Address, Domain, Login, Purpose
+from entrypoint.senders import Grant
 from entrypoint.state import State
 from entrypoint.userdb import CHOSEN_LOG_N, GENERATED_LOG_N, Denied, Scrypt, Secret
 
@@ -97,12 +98,23 @@ def _password_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command("add-user")
 @_address
 @_name
+@click.option(
+    "--may-send",
+    type=granting.GrantType(),
+    multiple=True,
+    help="Another address that it may send as, '*@example.org' for any; may be repeated.",
+)
 @_password_options
 @_json
 def add_user(
-    address: Login, name: Purpose | None, prompt: bool, password_stdin: bool, as_json: bool
+    address: Login,
+    name: Purpose | None,
+    may_send: tuple[Grant, ...],
+    prompt: bool,
+    password_stdin: bool,
+    as_json: bool,
 ) -> None:
-    """Let ADDRESS log in and send. Its secret is made, and shown once.
+    """Let ADDRESS log in and send as itself. Its secret is made, and shown once.
 
     With --name it is one more credential of ADDRESS, with a login of its own: a program or device
     that has it can lose it without the others.
@@ -112,11 +124,13 @@ def add_user(
     context = Context.enter()
     credential = _credential(context, address, name)
     _absent(context.state().domain(address.domain).users, credential)
+    granting.check_served(context, may_send)
     # Before the lock, as it may take a person's time.
     password, secret = _new_secret(prompt=prompt, from_stdin=password_stdin)
     with context.change() as state:
         users = _editable(context, state, address)
         _absent(users, credential)
+        granting.grant(context, state, address.domain, credential.local, may_send)
         _write(context, state, credential, {**users, credential.local: secret})
     _report(context, credential, "Added", password, as_json=as_json)
 
@@ -164,6 +178,7 @@ def remove_user(address: Login, name: Purpose | None) -> None:
             gone = [item for item in users if userdb.owner(item) == address.local]
             if not gone:
                 _existing(users, credential)
+        granting.drop(context, state, address.domain, {*gone, *(() if name else (address.local,))})
         left = {item: users[item] for item in users if item not in gone}
         _write(context, state, credential, left)
         stranded = list(_stranded(context, state, address.domain, left))

@@ -31,6 +31,8 @@ _TICK = 5.0  # seconds between looks at what certificates are due
 _ROTATE = 30.0  # seconds between looks at whether DNS shows a pending DKIM key
 _DOCTOR = 3600.0  # seconds before the first look at whether the daily one is due, and between them
 _FINDINGS = 60.0  # seconds after which what only time changes is looked at again
+_POLICY_WAIT = 2.0  # seconds
+_POLICY_SILENT = 2  # looks without an answer, after which it is down and not just starting
 _EXCHANGERS = 600.0  # seconds between look-ups of the MX of domains that receive elsewhere
 
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -120,6 +122,8 @@ class Keeper:
     _next_findings: float = 0.0
     _said: dict[tuple[str, str], Finding] = field(default_factory=dict)
     _news: tuple[Finding, ...] = ()
+    _alarms: tuple[Finding, ...] = ()
+    _silent: int = 0  # looks in a row at which the policy service said nothing
 
     def look(self) -> None:
         """One round: cheap when nothing has changed."""
@@ -131,8 +135,10 @@ class Keeper:
         if lending.sweep(self.paths, self.ids):
             self._seen = ()
         seen = signature(self.paths)
-        if seen == self._seen and time.monotonic() < self._next_findings:
+        alarms = self._policy_alarms()
+        if seen == self._seen and alarms == self._alarms and time.monotonic() < self._next_findings:
             return
+        self._alarms = alarms
         self._next_findings = time.monotonic() + _FINDINGS
         # Taken before the work: an edit during it is seen the next time.
         self._seen = seen
@@ -152,6 +158,25 @@ class Keeper:
                 + ("start again" if paid is Effect.RESTART else "read them"),
             )
 
+    def _policy_alarms(self) -> tuple[Finding, ...]:
+        """What the policy service has to say, and that it says nothing, if that lasts."""
+        try:
+            answer = control.request(self.paths.policy_door, "alarms", timeout=_POLICY_WAIT)
+            alarms, notes = map(str, answer.get("alarms", ())), map(str, answer.get("notes", ()))
+        except control.UnreachableError as error:
+            self._silent += 1
+            if self._silent < _POLICY_SILENT:
+                return self._alarms
+            text = f"The policy service does not answer ({error}): nobody can send, mail comes in."
+            fix = "it starts again by itself; if it does not: docker compose restart"
+            return (Finding("policy-down", Level.FAIL, text, fix),)
+        self._silent = 0
+        fix = "see why, and then: docker exec mail list-senders"
+        return (
+            *(Finding("policy-alarm", Level.FAIL, text, fix, text) for text in alarms),
+            *(Finding("policy-note", Level.WARN, text, subject=text) for text in notes),
+        )
+
     def _say(self, current: State) -> None:
         """Log each finding when it appears and when it goes; tell the health check."""
         found = (
@@ -159,6 +184,7 @@ class Keeper:
             *state.unserved(current, self.settings.domains),
             *accounts.circles(self.settings, current),
             *self._news,
+            *self._alarms,
             *renewal.findings(self.settings, current, datetime.now(UTC)),
         )
         now = {(finding.id, finding.subject): finding for finding in found}

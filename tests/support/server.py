@@ -264,7 +264,7 @@ class Server:
         return Endpoint(address or self.ipv4, HOST, chain)
 
     def process(self, name: str) -> Process:
-        """The one process of that name: chasquid, holder, keeper, recorder or first (PID 1)."""
+        """The one process of that name: chasquid, holder, keeper, recorder, policy, first."""
         [found] = self.processes(name)
         return found
 
@@ -277,6 +277,7 @@ class Server:
             "holder": "run-smtp",
             "keeper": "run-keeper",
             "recorder": "services.recorder",
+            "policy": "-m entrypoint.services.policy",
         }[name]
         return [item for item in self.container.processes() if part in item.command]
 

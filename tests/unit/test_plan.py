@@ -179,7 +179,7 @@ def served(made: Plan, domain: str = "example.com") -> tuple[set[str], dict[str,
 
 def test_who_may_read_what() -> None:
     made = plan.build(TWO, FULL, PATHS)
-    chasquids = {PATHS.queue, PATHS.mail, PATHS.events}
+    chasquids = {PATHS.queue, PATHS.mail, PATHS.events, PATHS.policy}
     for item in items(made):
         is_folder = isinstance(item, Folder)
         if item.path == PATHS.data:

@@ -35,6 +35,8 @@ class Watch:
         self.said: list[str] = []
         self.told: list[str] = []
         self.now = 1000.0
+        self.notes: list[str] = []
+        self.alarms: list[str] | None = []  # what the policy service has to say; None: nothing
         patch.setattr(output, "log", lambda _source, text: self.said.append(text))
         patch.setattr(control, "request", self._request)
         # Its clock alone: the locks' goes on.
@@ -46,7 +48,13 @@ class Watch:
             debts.clear(paths)  # as the boot does
         self.keeper = Keeper(wanted, paths, ids)
 
-    def _request(self, _path: Path, command: str) -> dict[str, bool]:
+    def _request(self, path: Path, command: str, timeout: float = 0) -> dict[str, object]:
+        if path == self.paths.policy_door:
+            assert (command, timeout > 0) == ("alarms", True)
+            if self.alarms is None:
+                msg = "nobody there"
+                raise control.UnreachableError(msg)
+            return {"alarms": self.alarms, "notes": self.notes}
         self.told.append(command)
         return {"done": True}
 
@@ -345,3 +353,35 @@ def test_the_program_drops_root_first_and_ends_when_told(
     assert "keeper: error: [Errno 28] No space left on device" in said
     assert "keeper: error: busy" in said
     assert {2, 15} <= set(handlers)
+
+
+def test_an_alarm_of_the_policy_service_is_said_once_and_is_unhealthy(watch: Watch) -> None:
+    watch.look()
+    watch.alarms = ["i@example.com is paused: 30 of 40 recipients failed."]
+    [said] = watch.look()
+    assert said.startswith("fail: i@example.com is paused: 30 of 40 recipients failed. Fix: ")
+    assert watch.look() == []
+    assert len(watch.problems) == 1
+    watch.alarms = []
+    assert watch.look() == ["mended: i@example.com is paused: 30 of 40 recipients failed."]
+    assert watch.problems == []
+
+
+def test_a_note_of_the_policy_service_is_a_warning(watch: Watch) -> None:
+    watch.notes = ["i@example.com sends messages without Message-ID."]
+    assert watch.look() == ["warn: i@example.com sends messages without Message-ID."]
+    assert watch.look() == []
+    assert watch.problems == []
+
+
+def test_a_silent_policy_service_is_an_alarm_unless_it_just_starts(watch: Watch) -> None:
+    watch.alarms = None
+    assert watch.look() == []
+    [said] = watch.look()
+    assert said.startswith("fail: The policy service does not answer (nobody there)")
+    assert watch.look() == []
+    assert len(watch.problems) == 1
+    watch.alarms = []
+    [said] = watch.look()
+    assert said.startswith("mended: The policy service")
+    assert watch.problems == []

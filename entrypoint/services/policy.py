@@ -1,0 +1,549 @@
+"""The policy service: answers chasquid's post-data hook. May this be sent, by whom, now?
+
+    hook → policy    tambo 1 / login=… / from=… / to=… / remote=… / spf=… / an empty line / message
+    policy → hook    554 5.7.1 i@example.com may not send as j@example.com (From)
+
+    policy [STYLE]        STYLE as output.configure takes it
+
+The message is read to its end, but only its header section is kept. One thread, and no
+pause between a look at a counter and its change: two messages cannot both have the last place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import smtplib
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from email.message import EmailMessage
+from email.utils import format_datetime, localtime, make_msgid
+from pathlib import Path
+from typing import Any
+
+from entrypoint import eventstore, header, output, pausing, policy, rights
+from entrypoint.maillog import Event, Kind, clean
+from entrypoint.paths import Paths
+from entrypoint.pausing import Outcomes
+from entrypoint.policy import Answer, Code, Envelope, Room, Rules
+from entrypoint.rights import Ids, Owner
+from entrypoint.services.ledger import Ledger
+
+_BACKLOG = 4096  # hooks that wait while this one is busy
+_CHUNK = 65536  # bytes
+_MAX_PREAMBLE = 65536  # bytes; chasquid takes 100 recipients of 256 bytes
+_PATIENCE = 60.0  # seconds for a hook to hand over its message; chasquid gives it as many
+_LOOK = 0.5  # seconds for which a look at disk and memory holds
+_WATCHDOG = 15  # seconds without a turn of the loop, after which the kernel ends this process
+_NUDGE = 3.0  # seconds between turns that say it lives
+_TELL = 30.0  # seconds before the postmaster is written to again, if it could not be done
+_OUTCOMES = 2.0  # seconds between looks at what became of mail
+_MANY = 1000  # events of one look
+_ENDS = (Kind.RECEIVED, Kind.SENT, Kind.BOUNCED)
+_NOTED = 7 * 86400.0  # seconds for which a login is warned about what it does
+# The folder of the sockets is not this user's, so it cannot clean them up (Python 3.13 would try).
+_LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+_GREETING = "tambo 1"
+
+
+def main() -> int:
+    """Started as root: makes its sockets, drops to chasquid's user for good, serves until
+    SIGTERM."""
+    output.configure(*sys.argv[1:2])
+    paths, ids = Paths(), Ids.image()
+    doors = (
+        listen(paths.policy_socket, ids, Owner.CHASQUID),
+        listen(paths.policy_door, ids, Owner.TAMBO),
+    )
+    rights.drop(ids, Owner.CHASQUID)
+    os.umask(0o077)
+    try:
+        asyncio.run(Policy(paths).run(*doors))
+    except Exception as error:
+        output.log("policy", f"error: {type(error).__name__}: {error}. Starting again.")
+        time.sleep(1.5)  # the supervisor does not wait
+        return 1
+    return 0
+
+
+def listen(path: Path, ids: Ids, owner: Owner) -> socket.socket:
+    """A socket that `owner` alone may connect to."""
+    path.unlink(missing_ok=True)
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        door.bind(str(path))
+    finally:
+        os.umask(before)
+    os.chown(path, ids.users[owner], ids.groups[owner])
+    door.listen(_BACKLOG)
+    return door
+
+
+@dataclass
+class Pause:
+    """Why a login may not send just now. `by` is `person` or `tambo`; `told`: the postmaster
+    knows."""
+
+    why: str
+    at: float
+    by: str
+    told: bool = False
+
+
+@dataclass
+class Policy:
+    """The service. `clock` gives seconds since 1970."""
+
+    paths: Paths
+    clock: Callable[[], float] = time.time
+    log: Callable[[str, str], None] = output.log
+
+    ledger: Ledger = field(init=False)
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    pauses: dict[str, Pause] = field(default_factory=dict)
+    resumed: dict[str, float] = field(default_factory=dict)
+    notes: dict[tuple[str, str], float] = field(default_factory=dict)
+    _rules: Rules | None = None
+    _rules_seen: tuple[int, int, int] = (0, 0, 0)
+    _room: tuple[float, Room | None] = (0.0, None)
+    _full: str = ""
+    _seen: int = 0  # the number of the last event
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.paths.policy)
+        self.ledger.load(self.clock())
+        self._load_pauses()
+
+    # Life
+
+    async def run(self, hooks: socket.socket, verbs: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        self._say_if_it_had_died()
+        servers = (
+            await asyncio.start_unix_server(self._hook, sock=hooks, backlog=_BACKLOG, **_LEFT),
+            await asyncio.start_unix_server(self._verb, sock=verbs, **_LEFT),
+        )
+        tasks = [asyncio.create_task(work()) for work in (self._nudge, self._tell, self._watch)]
+        await stop.wait()
+        for server in servers:
+            server.close()
+        for task in tasks:
+            task.cancel()
+        self._alive.unlink(missing_ok=True)
+
+    @property
+    def _alive(self) -> Path:
+        """Is there while this runs, and after a death; the boot removes it."""
+        return self.paths.policy / "running"
+
+    def _say_if_it_had_died(self) -> None:
+        if self._alive.exists():
+            self.log("policy", "error: the policy service had died, and is back; meanwhile nobody "
+                     "could send")  # fmt: skip
+        self._alive.touch()
+
+    async def _nudge(self) -> None:
+        """A loop that turns no more is ended by SIGALRM, and the supervisor starts another."""
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, _WATCHDOG)
+            await asyncio.sleep(_NUDGE)
+
+    # The hook
+
+    async def _hook(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                envelope, section, has_nul = await read_message(reader)
+            writer.write(f"{self.judge(envelope, section, has_nul=has_nul)}\n".encode())
+            await writer.drain()
+        except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError) as error:
+            self.log("policy", f"warning: a question could not be answered: {clean(str(error))}")
+        finally:
+            writer.close()
+
+    def judge(self, envelope: Envelope, section: bytes, *, has_nul: bool = False) -> Answer:
+        """The answer, counted and noted."""
+        if full := self._admission():
+            return full
+        rules = self.rules()
+        if rules is None:
+            if envelope.login:
+                return policy.later("4.3.0", "the rules for senders cannot be read")
+            return policy.accept("no rules")
+        login = policy.login_of(envelope)
+        if login and (pause := self.pauses.get(login)):
+            return policy.paused(login, pause.why)
+        answer = policy.decide(rules, envelope, section)
+        if has_nul and login and answer.code is Code.ACCEPT:
+            answer = policy.NUL
+        if login in rules.logins and answer.counts:
+            return self._count(rules, login, len(envelope.recipients), answer)
+        return answer
+
+    def _count(self, rules: Rules, login: str, recipients: int, answer: Answer) -> Answer:
+        """The answer, or that there is no room for it; what is refused has been tried too."""
+        try:
+            now = self.ledger.now(self.clock())
+            usage = self.ledger.usage(login)
+            if answer.code is Code.ACCEPT and (
+                over := usage.over(rules.limit_of(login), now, recipients)
+            ):
+                return policy.over_limit(login, over)
+            self.ledger.add(login, recipients, now)
+        except OSError as error:
+            self.log("policy", f"error: data/policy cannot be written: {error.strerror}")
+            return policy.later("4.3.0", "what is sent cannot be counted; try again later")
+        for note in answer.notes:
+            self._note(login, note, now)
+        if not self._forgiven(login, now):
+            sent, _ = self.ledger.usage(login).sent(now)
+            surge = pausing.surging(self.ledger.hours(login), sent, now)
+            if surge:
+                self.pause(login, str(surge), "tambo")
+                return policy.paused(login, str(surge))
+        return answer
+
+    def _note(self, login: str, note: str, now: float) -> None:
+        """Keep what is not worth a refusal: the keeper tells it, and `status` shows it."""
+        self.notes[login, note] = now
+
+    def rules(self) -> Rules | None:
+        """As they are served now; the last good ones if they cannot be read."""
+        try:
+            found = self.paths.policy_rules.stat()
+            seen = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if seen != self._rules_seen:
+                self._rules = policy.load(self.paths.policy_rules.read_text())
+                self._rules_seen = seen
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if self._rules is None:
+                self.log("policy", f"error: the rules cannot be read: {error}")
+        return self._rules
+
+    def _admission(self) -> Answer | None:
+        at, room = self._room
+        now = time.monotonic()
+        if room is None or now - at > _LOOK:
+            room = look_around(self.paths.data)
+            self._room = (now, room)
+        full = policy.admission(room)
+        words = full.text if full else ""
+        if words != self._full:
+            self._full = words
+            said = f"error: no mail is taken: {words}" if words else "mail is taken again"
+            self.log("policy", said)
+        return full
+
+    # Pausing
+
+    def pause(self, login: str, why: str, by: str) -> None:
+        self.pauses[login] = Pause(why, self.clock(), by, told=by == "person")
+        self._keep_pauses()
+        level = "error" if by == "tambo" else "note"
+        self.log("policy", f"{level}: {login} is paused: {why}. To let it send again: docker exec "
+                 f"mail resume-user {login}")  # fmt: skip
+
+    def resume(self, login: str) -> bool:
+        """Whether it was paused. What was held against it is forgotten."""
+        was = self.pauses.pop(login, None)
+        self.resumed[login] = self.clock()
+        self.outcomes.forget(login)
+        self._keep_pauses()
+        if was:
+            self.log("policy", f"note: {login} may send again")
+        return was is not None
+
+    def _forgiven(self, login: str, now: float) -> bool:
+        return now - self.resumed.get(login, 0.0) < 86400.0
+
+    @property
+    def _pauses_file(self) -> Path:
+        return self.paths.policy / "pauses.json"
+
+    def _load_pauses(self) -> None:
+        try:
+            content = json.loads(self._pauses_file.read_text())
+            self.pauses = {login: Pause(**item) for login, item in content["pauses"].items()}
+            self.resumed = {login: float(at) for login, at in content["resumed"].items()}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.log("policy", f"error: data/policy/pauses.json cannot be read: {error}; nobody is "
+                     "paused")  # fmt: skip
+
+    def _keep_pauses(self) -> None:
+        content = {
+            "pauses": {login: asdict(item) for login, item in self.pauses.items()},
+            "resumed": {
+                login: at for login, at in self.resumed.items() if self._forgiven(login, at)
+            },
+        }
+        try:
+            write_whole(self._pauses_file, json.dumps(content, indent=1).encode())
+        except OSError as error:
+            self.log("policy", f"error: data/policy/pauses.json: {error.strerror}")
+
+    async def _tell(self) -> None:
+        """Write to the postmaster about each pause, until it is taken."""
+        while True:
+            for login, item in list(self.pauses.items()):
+                if item.told:
+                    continue
+                host = self._rules.host if self._rules else "localhost"
+                message = notice(host, login, item)
+                with suppress(OSError, smtplib.SMTPException):
+                    await asyncio.to_thread(deliver, message, f"postmaster@{host}")
+                    item.told = True
+                    self._keep_pauses()
+            await asyncio.sleep(1.0 if all(item.told for item in self.pauses.values()) else _TELL)
+
+    async def _watch(self) -> None:
+        """What becomes of mail, from the store of events."""
+        while True:
+            self.look_at_outcomes()
+            await asyncio.sleep(_OUTCOMES)
+
+    def look_at_outcomes(self) -> None:
+        """Take up what happened since the last look, and pause whose mail fails too often."""
+        now = self.clock()
+        try:
+            while True:
+                found = eventstore.after(
+                    self.paths.events, self._seen, now - pausing.WINDOW, _ENDS, _MANY
+                )
+                if found and found[0][0] <= self._seen:  # a store that was begun anew
+                    self.outcomes = Outcomes()
+                for number, event in found:
+                    self._seen = number
+                    self._take(event, now)
+                if len(found) < _MANY:
+                    break
+        except sqlite3.Error:
+            pass  # there is none yet, or it is being written to, or the recorder makes a new one
+
+    def _take(self, event: Event, now: float) -> None:
+        if event.kind is Kind.RECEIVED:
+            if login := policy.login_of(Envelope(event.login)):
+                self.outcomes.received(event.id, login)
+            return
+        login = self.outcomes.owner(event.id)
+        if not login or event.at <= self.resumed.get(login, 0.0):
+            return
+        self.outcomes.ended(login, event.at, failed=event.kind is Kind.BOUNCED)
+        failing = self.outcomes.failing(login, now)
+        if failing and login not in self.pauses:
+            self.pause(login, str(failing), "tambo")
+
+    # What verbs ask
+
+    async def _verb(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = (await asyncio.wait_for(reader.readline(), 5.0)).decode()
+            writer.write(json.dumps(self.ask(line)).encode() + b"\n")
+            await writer.drain()
+        except (TimeoutError, OSError, ValueError):
+            pass  # whoever asked has gone
+        finally:
+            writer.close()
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """`status`, `alarms`, `pause LOGIN WHY`, `resume LOGIN`, `room LOGIN RECIPIENTS`."""
+        command, _, rest = line.strip().partition(" ")
+        if command == "status":
+            return self.status()
+        if command == "alarms":
+            return {"alarms": self.alarms(), "notes": self.noted()}
+        if command == "pause":
+            login, _, why = rest.partition(" ")
+            self.pause(login, why, "person")
+            return {"done": True}
+        if command == "resume":
+            return {"done": True, "was_paused": self.resume(rest)}
+        if command == "room":
+            login, _, number = rest.partition(" ")
+            return {"answer": self._room_for(login, int(number))}
+        return {"error": "unknown command"}
+
+    def _room_for(self, login: str, recipients: int) -> str:
+        """What would be answered but for the message itself; empty if nothing is in the way."""
+        if full := self._admission():
+            return str(full)
+        if pause := self.pauses.get(login):
+            return str(policy.paused(login, pause.why))
+        rules = self.rules()
+        now = self.ledger.now(self.clock())
+        over = rules and self.ledger.usage(login).over(rules.limit_of(login), now, recipients)
+        return str(policy.over_limit(login, over)) if over else ""
+
+    def alarms(self) -> list[str]:
+        """What the owner should look at now."""
+        found = [
+            f"{login} is paused: {item.why}."
+            for login, item in sorted(self.pauses.items())
+            if item.by == "tambo"
+        ]
+        if self._full:
+            found.append(f"No mail is taken: {self._full.partition(' ')[2]}.")
+        return found
+
+    def noted(self) -> list[str]:
+        """What should be mended some day."""
+        now = self.clock()
+        self.notes = {key: at for key, at in self.notes.items() if now - at < _NOTED}
+        return sorted(f"{login} {note}." for login, note in self.notes)
+
+    def status(self) -> dict[str, Any]:
+        """What each login sent, and what is to be said of it."""
+        self.noted()
+        rules = self.rules()
+        now = self.ledger.now(self.clock())
+        logins = {}
+        for login in sorted({*self.ledger.logins, *self.pauses, *(rules.logins if rules else ())}):
+            usage = self.ledger.usage(login)
+            hour, day = usage.sent(now)
+            message_hour, message_day = usage.messages(now)
+            pause = self.pauses.get(login)
+            logins[login] = {
+                "recipients": {"hour": hour, "day": day},
+                "messages": {"hour": message_hour, "day": message_day},
+                "limit": str(rules.limit_of(login)) if rules else "",
+                "paused": asdict(pause) if pause else None,
+                "notes": [note for whose, note in self.notes if whose == login],
+            }
+        return {"logins": logins, "alarms": self.alarms()}
+
+
+async def read_message(reader: asyncio.StreamReader) -> tuple[Envelope, bytes, bool]:
+    """The envelope, the header section, and whether there is a NUL behind it.
+
+    The section is cut off behind header.MAX_HEADER bytes; the rest is read, and not kept. Raises
+    ValueError for what is no question of the hook.
+    """
+    buffer = bytearray()
+    while (end := buffer.find(b"\n\n")) < 0:
+        chunk = await reader.read(_CHUNK)
+        if not chunk or len(buffer) > _MAX_PREAMBLE:
+            msg = "it is no question of the hook"
+            raise ValueError(msg)
+        buffer += chunk
+    envelope = parse_preamble(bytes(buffer[:end]))
+    del buffer[: end + 2]
+    looked = 0
+    while (end := header.end_of(buffer, max(0, looked - 1))) < 0:
+        if len(buffer) > header.MAX_HEADER:
+            break
+        looked = len(buffer)
+        chunk = await reader.read(_CHUNK)
+        if not chunk:
+            break
+        buffer += chunk
+    if end < 0:
+        section, has_nul = bytes(buffer), False
+    else:
+        section, has_nul = bytes(buffer[:end]), buffer.find(0, end) >= 0
+    buffer.clear()
+    while chunk := await reader.read(_CHUNK):
+        has_nul = has_nul or b"\0" in chunk
+    return envelope, section, has_nul
+
+
+def parse_preamble(raw: bytes) -> Envelope:
+    """Raises ValueError."""
+    greeting, *lines = raw.decode(errors="surrogateescape").split("\n")
+    pairs = [line.partition("=") for line in lines]
+    if greeting != _GREETING or [name for name, _, _ in pairs] != _NAMES:
+        msg = "it is no question of the hook"
+        raise ValueError(msg)
+    values: Mapping[str, str] = {name: value for name, _, value in pairs}
+    return Envelope(
+        login=values["login"],
+        sender=values["from"],
+        recipients=tuple(values["to"].split(" ")) if values["to"] else (),
+        remote=values["remote"],
+        spf=values["spf"] == "1",
+    )
+
+
+_NAMES = ["login", "from", "to", "remote", "spf"]
+
+
+def look_around(data: Path) -> Room:
+    disk = os.statvfs(data)
+    inodes = disk.f_favail if disk.f_files else policy.INODE_FLOOR  # btrfs counts none
+    return Room(disk.f_bavail * disk.f_frsize, inodes, memory_left(Path("/sys/fs/cgroup")))
+
+
+# By version: the files of limit and use, and the counters of what is but cached (cgroups(7)).
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", ("inactive_file", "active_file")),
+    (
+        "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+        ("total_inactive_file", "total_active_file"),
+    ),
+)  # fmt: skip
+_UNLIMITED = 1 << 60  # what the first version says where there is no limit is more
+
+
+def memory_left(cgroup: Path) -> int | None:
+    """Bytes that the container may still use; what is only cached is as good as free. None without
+    a limit."""
+    for limit, usage, counters, cached in _CGROUPS:
+        with suppress(OSError, ValueError):
+            most = int((cgroup / limit).read_text())
+            used = int((cgroup / usage).read_text())
+            text = (cgroup / counters).read_text()
+            stat = dict(line.split() for line in text.splitlines())
+            free = sum(int(stat.get(name, 0)) for name in cached)
+            return most - used + free if most < _UNLIMITED else None
+    return None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The old file or the new one, never half of it. Raises OSError."""
+    aside = path.with_name(f".{path.name}.new")
+    with aside.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(path)
+
+
+def notice(host: str, login: str, item: Pause) -> EmailMessage:
+    mail = EmailMessage()
+    mail["From"] = f"tambo <postmaster@{host}>"
+    mail["To"] = f"postmaster@{host}"
+    mail["Subject"] = f"{login} may not send any more"
+    mail["Date"] = format_datetime(localtime())
+    mail["Message-ID"] = make_msgid(domain=host)
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(
+        f"{login} is paused: {item.why}.\n\n"
+        "Its mail is refused for now (451); mail programs keep it. Perhaps its password is in\n"
+        "other hands. If so, give it a new one:\n\n"
+        f"    docker exec mail set-password {login}\n\n"
+        "Then, or if all is well, let it send again:\n\n"
+        f"    docker exec mail resume-user {login}\n"
+    )
+    return mail
+
+
+def deliver(message: EmailMessage, to: str) -> None:
+    """To chasquid, as mail that arrives; it takes it without this service too. Raises OSError and
+    smtplib.SMTPException."""
+    with smtplib.SMTP("127.0.0.1", 25, local_hostname="localhost", timeout=20) as smtp:
+        smtp.send_message(message, from_addr="<>", to_addrs=[to])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,421 @@
+"""The policy service: its questions and answers, over real sockets; what it remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint import control, header, policy
+from entrypoint.eventstore import Store
+from entrypoint.limits import Limit
+from entrypoint.maillog import Event, Kind
+from entrypoint.paths import Paths
+from entrypoint.pausing import FAILURES
+from entrypoint.policy import Envelope, LoginRules, Rules
+from entrypoint.rights import Ids, Owner
+from entrypoint.services import policy as service
+from entrypoint.services.policy import Policy
+from tests.unit.kit import put
+
+NOW = 1_800_014_400.0
+LOGIN = "i@example.com"
+MESSAGE = b"From: i@example.com\nDate: x\nMessage-ID: <x@example.com>\n\nText.\n"
+
+
+def rules(limit: Limit | None = None) -> Rules:
+    logins = {LOGIN: LoginRules(frozenset({LOGIN}))}
+    return Rules("smtp.example.com", frozenset({"example.com"}), logins, limit or Limit())
+
+
+class Service:
+    """One at work, with its log and a clock of its own."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths, self.now, self.said = paths, NOW, list[str]()
+        for folder in (paths.policy, paths.events, paths.run):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.give(rules())
+        self.policy = self.again()
+
+    def again(self) -> Policy:
+        self.policy = Policy(
+            self.paths, clock=lambda: self.now, log=lambda _source, text: self.said.append(text)
+        )
+        return self.policy
+
+    def give(self, wanted: Rules) -> None:
+        put(self.paths.policy_rules, policy.dump(wanted))
+
+    def send(self, recipients: int = 1, message: bytes = MESSAGE, **envelope: Any) -> str:
+        """The answer to a message of LOGIN's."""
+        to = tuple(f"r{number}@example.net" for number in range(recipients))
+        asked = Envelope(**{"login": LOGIN, "sender": LOGIN, "recipients": to, **envelope})
+        return str(self.policy.judge(asked, message[: header.end_of(message)]))
+
+
+@pytest.fixture
+def mine(paths: Paths) -> Service:
+    return Service(paths)
+
+
+# Counting
+
+
+def test_the_limit_is_exact_and_says_when_there_is_room(mine: Service) -> None:
+    mine.give(rules(Limit(hour=3)))
+    assert [mine.send()[:3] for _ in range(5)] == ["250", "250", "250", "451", "451"]
+    mine.now += 1800
+    assert mine.send() == (
+        "451 4.7.1 i@example.com has reached its limit of 3 recipients in an hour; try again in "
+        "30 minutes"
+    )
+    mine.now += 1800
+    assert mine.send()[:3] == "250"
+
+
+def test_recipients_count_and_not_messages(mine: Service) -> None:
+    mine.give(rules(Limit(hour=10)))
+    assert mine.send(8)[:3] == "250"
+    assert mine.send(3)[:9] == "451 4.7.1"
+    assert mine.send(2)[:3] == "250"
+    assert mine.send(11)[:9] == "554 5.5.3"
+
+
+def test_what_is_refused_counts(mine: Service) -> None:
+    mine.give(rules(Limit(hour=2)))
+    forged = MESSAGE.replace(b"i@", b"j@")
+    assert [mine.send(message=forged)[:3] for _ in range(2)] == ["554", "554"]
+    assert mine.send()[:3] == "451"
+
+
+def test_what_is_over_the_limit_does_not_count_again(mine: Service) -> None:
+    mine.give(rules(Limit(hour=1)))
+    for _ in range(5):
+        mine.send()
+    mine.now += 3600
+    assert mine.send()[:3] == "250", "who only knocks is not locked out for ever"
+
+
+def test_a_new_limit_holds_at_once(mine: Service) -> None:
+    mine.give(rules(Limit(hour=1)))
+    assert [mine.send()[:3] for _ in range(2)] == ["250", "451"]
+    mine.give(rules(Limit(hour=3)))
+    assert [mine.send()[:3] for _ in range(3)] == ["250", "250", "451"]
+
+
+def test_counts_survive_a_restart(mine: Service) -> None:
+    mine.give(rules(Limit(hour=2)))
+    mine.send(2)
+    mine.again()
+    assert mine.send()[:3] == "451"
+
+
+def test_incoming_mail_is_not_counted(mine: Service) -> None:
+    message = b"From: x@outside.example\n\n"
+    for _ in range(3):
+        assert mine.send(login="", sender="x@outside.example", message=message)[:3] == "250"
+    assert mine.policy.ledger.logins == ()
+
+
+def test_what_cannot_be_counted_is_not_taken(mine: Service) -> None:
+    os.close(mine.policy.ledger._fd)
+    mine.policy.ledger._fd = os.open("/dev/full", os.O_WRONLY)
+    assert mine.send() == "451 4.3.0 what is sent cannot be counted; try again later"
+    assert mine.said == ["error: data/policy cannot be written: No space left on device"]
+
+
+def test_without_message_id_the_login_is_noted_for_a_week(mine: Service) -> None:
+    message = MESSAGE.replace(b"Message-ID", b"X-Other")
+    assert [mine.send(message=message)[:3] for _ in range(2)] == ["250", "250"]
+    note = "sends messages without Message-ID, which some receivers take for spam"
+    assert mine.policy.ask("alarms\n") == {"alarms": [], "notes": [f"{LOGIN} {note}."]}
+    assert mine.policy.status()["logins"][LOGIN]["notes"] == [note]
+    mine.now += 7 * 86400
+    assert mine.policy.noted() == []
+
+
+# Rules
+
+
+def test_rules_that_broke_serve_on(mine: Service) -> None:
+    assert mine.send()[:3] == "250"
+    put(mine.paths.policy_rules, "{")
+    assert mine.send()[:3] == "250"
+
+
+def test_without_rules_nobody_sends_and_mail_comes_in(mine: Service) -> None:
+    mine.paths.policy_rules.unlink()
+    mine.again()
+    assert mine.send()[:9] == "451 4.3.0"
+    assert mine.send(login="", sender="x@outside.example")[:3] == "250"
+
+
+# Pausing
+
+
+def test_a_pause_by_hand_holds_and_survives(mine: Service) -> None:
+    mine.policy.ask(f"pause {LOGIN} its laptop was stolen\n")
+    mine.again()
+    assert mine.send() == (
+        "451 4.7.1 i@example.com is paused: its laptop was stolen; the postmaster can resume it"
+    )
+    assert mine.policy.alarms() == [], "whoever did it knows"
+    assert mine.policy.ask(f"resume {LOGIN}\n") == {"done": True, "was_paused": True}
+    assert mine.send()[:3] == "250"
+    assert mine.policy.ask(f"resume {LOGIN}\n") == {"done": True, "was_paused": False}
+
+
+def record(mine: Service, *events: Event) -> None:
+    with Store(mine.paths.events) as store:
+        last = store.stored("s")
+        store.add("s", list(enumerate(events, last + 1)))
+
+
+def ends(kind: Kind, count: int, at: float = NOW) -> list[Event]:
+    return [Event(kind, at, id="AAAAAAAAAAA", sender=LOGIN) for _ in range(count)]
+
+
+RECEIVED = Event(Kind.RECEIVED, NOW, id="AAAAAAAAAAA", sender=LOGIN, login=LOGIN)
+
+
+def test_a_login_whose_mail_fails_is_paused(mine: Service) -> None:
+    record(mine, RECEIVED, *ends(Kind.BOUNCED, FAILURES - 1))
+    mine.policy.look_at_outcomes()
+    assert mine.send()[:3] == "250"
+    record(mine, *ends(Kind.BOUNCED, 1))
+    mine.policy.look_at_outcomes()
+    assert mine.send()[:9] == "451 4.7.1"
+    why = "20 of the last 20 recipients in an hour do not exist or refuse its mail"
+    assert mine.policy.alarms() == [f"{LOGIN} is paused: {why}."]
+    [said] = mine.said
+    assert said.startswith(f"error: {LOGIN} is paused: {why}. ")
+    # It goes on failing, and is not paused twice.
+    record(mine, *ends(Kind.BOUNCED, 5))
+    mine.policy.look_at_outcomes()
+    assert len(mine.said) == 1
+
+
+def test_what_failed_before_it_was_resumed_does_not_count(mine: Service) -> None:
+    record(mine, RECEIVED, *ends(Kind.BOUNCED, FAILURES))
+    mine.policy.look_at_outcomes()
+    mine.now += 10
+    mine.policy.resume(LOGIN)
+    mine.again()
+    mine.policy.look_at_outcomes()
+    assert mine.send()[:3] == "250"
+
+
+def test_a_store_that_is_begun_anew_is_read_from_its_start(mine: Service) -> None:
+    record(mine, RECEIVED, *ends(Kind.BOUNCED, FAILURES - 1))
+    mine.policy.look_at_outcomes()
+    for path in mine.paths.events.iterdir():
+        path.unlink()
+    record(mine, RECEIVED, *ends(Kind.BOUNCED, 1))
+    mine.policy.look_at_outcomes()
+    assert mine.send()[:3] == "250", "nothing is counted twice"
+
+
+def test_without_a_store_nobody_is_paused(mine: Service) -> None:
+    mine.policy.look_at_outcomes()
+    assert mine.said == []
+
+
+def test_a_surge_pauses(mine: Service) -> None:
+    for day in range(5, 1, -1):
+        mine.policy.ledger.add(LOGIN, 3, NOW - day * 86400)
+    answers = [mine.send()[:3] for _ in range(101)]
+    assert answers == ["250"] * 99 + ["451"] * 2
+    assert mine.policy.alarms() == [
+        f"{LOGIN} is paused: 100 recipients within an hour, where the most was 3 before."
+    ]
+    mine.policy.resume(LOGIN)
+    assert mine.send()[:3] == "250"
+
+
+def test_the_notice_says_what_to_do(mine: Service) -> None:
+    mine.policy.pause(LOGIN, "a reason", "tambo")
+    mail = service.notice("smtp.example.com", LOGIN, mine.policy.pauses[LOGIN])
+    assert mail["To"] == "postmaster@smtp.example.com"
+    text = mail.get_content()
+    assert "a reason" in text
+    assert f"docker exec mail resume-user {LOGIN}" in text
+
+
+def test_pauses_that_cannot_be_read_are_told(mine: Service) -> None:
+    put(mine.paths.policy / "pauses.json", "[")
+    mine.again()
+    assert "pauses.json cannot be read" in mine.said[0]
+    assert mine.send()[:3] == "250"
+
+
+# Admission
+
+
+def test_a_full_disk_is_told_once_and_its_end_too(
+    mine: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = policy.Room(0, 10**6, None)
+    monkeypatch.setattr(service, "look_around", lambda _path: room)
+    monkeypatch.setattr(service, "_LOOK", -1.0)
+    for _ in range(2):
+        assert mine.send()[:9] == "451 4.3.1"
+        assert mine.send(login="", sender="x@outside.example")[:9] == "451 4.3.1"
+    assert mine.policy.alarms() == ["No mail is taken: the disk is nearly full; try again later."]
+    room = policy.Room(1 << 40, 10**6, None)
+    assert mine.send()[:3] == "250"
+    assert len(mine.said) == 2
+    assert mine.policy.alarms() == []
+
+
+def test_cached_memory_is_as_good_as_free(tmp_path: Path) -> None:
+    assert service.memory_left(tmp_path) is None
+    put(tmp_path / "memory.max", "1000\n")
+    put(tmp_path / "memory.current", "900\n")
+    put(tmp_path / "memory.stat", "anon 500\ninactive_file 300\nactive_file 50\n")
+    assert service.memory_left(tmp_path) == 450
+    put(tmp_path / "memory.max", "max\n")
+    assert service.memory_left(tmp_path) is None
+
+
+def test_memory_of_the_older_kind_of_control_group(tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    put(folder / "memory.limit_in_bytes", "1000\n")
+    put(folder / "memory.usage_in_bytes", "900\n")
+    put(folder / "memory.stat", "total_inactive_file 300\ntotal_active_file 50\n")
+    assert service.memory_left(tmp_path) == 450
+    put(folder / "memory.limit_in_bytes", "9223372036854771712\n")
+    assert service.memory_left(tmp_path) is None
+
+
+def test_this_machine_is_looked_at(tmp_path: Path) -> None:
+    room = service.look_around(tmp_path)
+    assert room.disk > 0
+    assert room.inodes > 0
+
+
+# On real sockets
+
+
+class Running:
+    """The service in a thread, on real sockets."""
+
+    def __init__(self, mine: Service, ids: Ids) -> None:
+        self.socket = mine.paths.policy_socket
+        self._doors = (
+            service.listen(mine.paths.policy_socket, ids, Owner.CHASQUID),
+            service.listen(mine.paths.policy_door, ids, Owner.TAMBO),
+        )
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._policy = mine.policy
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(5)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        hooks, verbs = self._doors
+
+        async def serve() -> None:
+            self._stop = asyncio.Event()
+            servers = (
+                await asyncio.start_unix_server(self._policy._hook, sock=hooks),
+                await asyncio.start_unix_server(self._policy._verb, sock=verbs),
+            )
+            self._ready.set()
+            await self._stop.wait()
+            for server in servers:
+                server.close()
+
+        self._loop.run_until_complete(serve())
+        self._loop.close()
+
+    def end(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(5)
+
+
+@pytest.fixture
+def running(mine: Service, ids: Ids) -> Iterator[Running]:
+    found = Running(mine, ids)
+    yield found
+    found.end()
+
+
+def preamble(**values: str) -> bytes:
+    names = {"login": "", "from": "<>", "to": "r@example.net", "remote": "", "spf": "0", **values}
+    return b"tambo 1\n" + "".join(f"{name}={names[name]}\n" for name in names).encode() + b"\n"
+
+
+def ask(path: Path, *pieces: bytes) -> bytes:
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        connection.settimeout(10)
+        connection.connect(str(path))
+        for piece in pieces:
+            connection.sendall(piece)
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as stream:
+            return stream.read()
+
+
+def test_a_question_in_any_pieces(running: Running) -> None:
+    whole = preamble(**{"login": LOGIN, "from": LOGIN}) + MESSAGE
+    for size in (1, 7, len(whole)):
+        pieces = [whole[start : start + size] for start in range(0, len(whole), size)]
+        assert ask(running.socket, *pieces) == b"250 2.0.0 i@example.com may send this\n"
+
+
+def test_a_header_section_without_end_is_cut_off(running: Running, mine: Service) -> None:
+    head = preamble(**{"login": LOGIN, "from": LOGIN})
+    line = b"X: " + b"x" * 900 + b"\n"
+    answer = ask(running.socket, head, *[line] * 1000)
+    assert answer == b"554 5.6.0 the header section is larger than 256 KiB\n"
+    assert mine.said == []
+
+
+def test_a_nul_anywhere_in_the_body_is_seen(running: Running) -> None:
+    head = preamble(**{"login": LOGIN, "from": LOGIN})
+    body = [b"x" * 70_000, b"\0", b"x" * 70_000]
+    assert ask(running.socket, head, MESSAGE, *body).startswith(b"554 5.6.0 the message has a NUL")
+    assert ask(running.socket, preamble(), b"From: x@outside.example\n\n", *body)[:3] == b"250"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"GET / HTTP/1.1\r\n\r\n", b"tambo 1\n\n", b"tambo 2\nlogin=\n\n", b"x" * 200_000]
+)
+def test_what_is_no_question_gets_no_answer(running: Running, mine: Service, raw: bytes) -> None:
+    assert ask(running.socket, raw) == b""
+    assert mine.said == ["warning: a question could not be answered: it is no question of the hook"]
+
+
+def test_an_address_cannot_pass_for_another_line(running: Running) -> None:
+    head = preamble(**{"from": f"x\nlogin={LOGIN}"})
+    assert ask(running.socket, head, MESSAGE) == b""
+
+
+def test_a_large_message_is_read_to_its_end(running: Running, mine: Service) -> None:
+    head = preamble(**{"login": LOGIN, "from": LOGIN, "to": "r@example.net s@example.net"})
+    assert ask(running.socket, head, MESSAGE, *[b"x" * 1_000_000] * 20)[:3] == b"250"
+    assert mine.policy.ledger.usage(LOGIN).sent(NOW) == (2, 2), "both recipients"
+
+
+@pytest.mark.usefixtures("running")
+def test_verbs_are_answered(mine: Service) -> None:
+    mine.give(rules(Limit(hour=2)))
+    assert mine.send(2)[:3] == "250"
+    door = mine.paths.policy_door
+    item = control.request(door, "status")["logins"][LOGIN]
+    assert item["recipients"] == {"hour": 2, "day": 2}
+    assert item["messages"] == {"hour": 1, "day": 1}
+    assert item["limit"] == "2/h"
+    assert control.request(door, f"room {LOGIN} 1")["answer"][:9] == "451 4.7.1"
+    assert control.request(door, "alarms") == {"alarms": [], "notes": []}
+    assert "error" in control.request(door, "nonsense")
