@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import click
 
-from entrypoint import addresses, apply, output, process, reconcile, rights, settings
+from entrypoint import addresses, apply, output, process, reconcile, restore, rights, settings
 from entrypoint.dns import render
 from entrypoint.dns.required import required
 from entrypoint.paths import Paths
@@ -24,6 +24,10 @@ def boot() -> None:
     asked = settings.load(os.environ)
     paths, ids = Paths(), Ids.image()
     apply.hold_instance(paths, ids)
+    if restore.left(paths):
+        output.log("boot", "completing a restore that was interrupted")
+        restore.complete(paths, ids)
+    restore.discard(paths)
     mend_rights(paths, ids)
     reconcile.refresh_exchangers(asked, paths, ids)
     with apply.edit_lock(paths, ids):
@@ -44,7 +48,8 @@ def run_keeper() -> int:
 
 def mend_rights(paths: Paths, ids: Ids) -> None:
     """Give everything to its owner, as after a restore by the host's root."""
-    for folder in (paths.domains, paths.certs, paths.acme, paths.reload, paths.state):
+    own = (paths.domains, paths.certs, paths.acme, paths.reload, paths.backup, paths.state)
+    for folder in own:
         rights.mend(folder, ids, Owner.TAMBO)
     for folder in (paths.queue, paths.mail):
         rights.mend(folder, ids, Owner.CHASQUID)

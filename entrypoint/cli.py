@@ -24,6 +24,9 @@ VERBS = {
     "rotate-dkim": ("commands.dkim", "rotate_dkim"),
     "list-certs": ("commands.certs", "list_certs"),
     "renew-cert": ("commands.certs", "renew_cert"),
+    "backup": ("commands.backup", "backup"),
+    "list-backups": ("commands.backup", "list_backups"),
+    "restore": ("commands.backup", "restore"),
 }
 # Not for people: what the container itself runs.
 INTERNAL = {

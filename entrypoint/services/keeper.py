@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
-from entrypoint import apply, output, reconcile, renewal, rights, rotation, state
+from entrypoint import apply, backup, output, reconcile, renewal, rights, rotation, state
 from entrypoint.checks import daily
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
@@ -49,6 +49,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     threading.Thread(target=_renew, args=(renewer, stop), daemon=True).start()
     threading.Thread(target=_rotate, args=(settings, paths, ids, stop), daemon=True).start()
     threading.Thread(target=_look_daily, args=(settings, paths, ids, stop), daemon=True).start()
+    threading.Thread(target=_back_up, args=(settings, paths, ids, stop), daemon=True).start()
     while not stop.wait(_LOOK):
         try:
             keeper.look()
@@ -79,6 +80,10 @@ def _look_daily(settings: Settings, paths: Paths, ids: Ids, stop: threading.Even
             output.log("doctor", f"error: {error}")
         except Exception:
             output.log("doctor", f"error: {traceback.format_exc()}")
+
+
+def _back_up(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -> None:
+    backup.keep(settings, paths, ids, lambda text: output.log("backup", text), stop)
 
 
 def _renew(renewer: Renewer, stop: threading.Event) -> None:
@@ -131,6 +136,7 @@ class Keeper:
             *state.unserved(current, self.settings.domains),
             *self._news,
             *renewal.findings(self.settings, current, datetime.now(UTC)),
+            *backup.findings(self.settings, self.paths, datetime.now(UTC)),
         )
         now = {(finding.id, finding.subject): finding for finding in found}
         for key, finding in now.items():

@@ -17,5 +17,6 @@ case $1 in
     # The zone that is loaded last.
     authoritative | resolver) answers mx.elsewhere.example ;;
     receiver) listens 8891 && listens 8893 && greets ;;
+    git) listens 22 && listens 443 ;;
     pebble) curl -sf --cacert /srv/ca.pem https://localhost:14000/dir >/dev/null ;;
 esac
