@@ -49,6 +49,7 @@ _LOCK_WAIT = 60.0  # seconds
 _ACME_WAIT = 20.0  # seconds in which a verb waits for a certificate's issuing to end
 
 Log = Callable[[str], None]
+Signature = tuple[tuple[str, int, int, int], ...]
 
 
 # --- what is remembered
@@ -145,11 +146,10 @@ def findings(settings: Settings, paths: Paths, now: datetime) -> tuple[Finding, 
     found = [
         Finding(
             "backup-left-out", Level.WARN,
-            f"data/{item.name} is not in the backup: {item.reason}."
-            + (" What an earlier backup has of it stays there." if item.broken else ""),
-            "mend the file" if item.broken else "", item.name,
+            f"data/{item.name} is not in the backup: {item.reason}.", subject=item.name,
         )
         for item in memory.left_out
+        if not item.broken  # else State has a finding of its own
     ]  # fmt: skip
     if memory.trouble:
         trouble = memory.trouble
@@ -167,7 +167,7 @@ def findings(settings: Settings, paths: Paths, now: datetime) -> tuple[Finding, 
         found.append(
             Finding(
                 "backup-check", Level.FAIL,
-                f"The backup at the remote is not what is here: {memory.checked.wrong}.",
+                f"The backup was checked: {memory.checked.wrong}.",
                 "docker exec mail backup, then: docker exec mail backup --check", "backup",
             )
         )  # fmt: skip
@@ -312,7 +312,7 @@ class Backup:
                 "data/backup.clear, and delete the old repository",
             )  # fmt: skip
         today, left_out, free = self._today(wait)
-        frozen = {archive.group_of(f"data/{item.name}") for item in left_out if item.broken}
+        frozen = _frozen(left_out, tree)
         made = _Plan(memory, repository, tree, today, asked.backup_age_recipient).make(
             keep=lambda group: group in frozen or (not free and group.noun == "certs")
         )
@@ -360,10 +360,8 @@ class Backup:
         except RejectedError:
             raise self._estranged(access, memory) from None
         head = repository.head
-        if memory.trouble:
-            self.log("mended: the backup has been pushed")
-        elif head != memory.pushed:
-            self.log("pushed")
+        if head != memory.pushed or memory.trouble:
+            self.log(f"pushed {head[:10]}")
         self._remember(
             replace(
                 memory, remote=access.remote, pushed=head, pushed_at=self.now(), trouble=None
@@ -411,7 +409,7 @@ class Backup:
 
     # --- check
 
-    def check(self, identities: Sequence[str] = ()) -> str:
+    def check(self, identities: Sequence[str] = (), seen: Signature | None = None) -> str:
         """See that what the remote has restores to exactly what is here.
 
         Fetches into a scratch folder. Without identities a secret is proven by its digest: the
@@ -429,6 +427,9 @@ class Backup:
                 self._note_check(commit, error.message)
                 raise
             except UserError as error:
+                if signature(self.paths) != seen:
+                    msg = "files were changed while they were compared"
+                    raise UserError(msg, "try again", exit_code=Exit.TRY_AGAIN) from None
                 self._note_check(commit, error.message)
                 raise
             self._note_check(commit, "")
@@ -651,6 +652,13 @@ class _Plan:
         return "secrets: encrypted anew, as it was not remembered what they were"
 
 
+def _frozen(left_out: Iterable[LeftOut], tree: Mapping[str, Node]) -> frozenset[Group]:
+    """What is broken here, and stays as an earlier backup has it."""
+    names = {path.removesuffix(SUFFIX) for path in tree}
+    paths = (f"data/{item.name}" for item in left_out if item.broken)
+    return frozenset(archive.group_of(path) for path in paths if path in names)
+
+
 def _differences(
     memory: Memory,
     repository: Repository,
@@ -660,7 +668,7 @@ def _differences(
     identities: Sequence[str],
 ) -> Iterator[str]:
     """What of the remote's tree would not restore to today's."""
-    frozen = {archive.group_of(f"data/{item.name}") for item in left_out if item.broken}
+    frozen = _frozen(left_out, tree)
     contents = repository.read(node.oid for node in tree.values())
     about = archive.about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
     opened: dict[str, Item] = {}
@@ -730,8 +738,6 @@ def open_tree(
 
 # --- the keeper's thread
 
-Signature = tuple[tuple[str, int, int, int], ...]
-
 
 def signature(paths: Paths) -> Signature:
     """Names, sizes and times of the files that are backed up."""
@@ -779,31 +785,23 @@ class Keeping:
         if changed or self.backup.due():
             self._waiting = False
             self._run()
-        elif self.backup.check_due():
-            self._check()
+        elif not self._waiting and self.backup.check_due():
+            self._check(seen)
 
     def _run(self) -> None:
-        before = load_memory(self.backup.paths)
         try:
             self.backup.run()
-        except (UserError, OSError) as error:
-            id, message, fix = words(error)
+        except (UserError, OSError):
+            # Remembered: the keeper says it, and says when it is mended.
             self._rest_until = self.clock() + _REST
-            if (
-                id == "failed"
-                and isinstance(error, UserError)
-                and error.exit_code == Exit.TRY_AGAIN
-            ):
-                return  # somebody else is at it
-            known = before.trouble if before else None
-            if known is None or known.id != id:
-                self.backup.log(f"warn: not pushed: {message}. Fix: {fix}")
 
-    def _check(self) -> None:
+    def _check(self, seen: Signature) -> None:
         try:
-            self.backup.log(f"checked: {self.backup.check()}")
+            self.backup.log(f"checked: {self.backup.check(seen=seen)}")
         except (UserError, OSError) as error:
             _, message, _ = words(error)
+            if isinstance(error, UserError) and error.exit_code == Exit.TRY_AGAIN:
+                return  # the remote is down, or somebody is at work
             self.backup.log(f"warn: checked: {message}")
 
 

@@ -379,7 +379,7 @@ _MAX_OWNED = 1 << 20  # bytes
 @dataclass(frozen=True)
 class LeftOut:
     """A file that is not in the backup, by its path below /data. `broken`: it makes no sense, or
-    cannot be read, so that what an earlier backup had of it is worth keeping."""
+    cannot be read, or is a DKIM key that is gone: what an earlier backup has of it stays there."""
 
     name: str
     reason: str
@@ -387,9 +387,9 @@ class LeftOut:
 
 
 def owned(paths: Paths) -> tuple[dict[str, Owned], tuple[LeftOut, ...]]:
-    """The owner's files by their path below /data, as they serve, and which are left out.
+    """The owner's files by their path below /data, and which are left out.
 
-    What is broken, or a DKIM key that is gone, is its last good copy: that is what serves.
+    Of what is broken the last good copy stands in, which is what serves.
     """
     found: dict[str, Owned] = {}
     left_out: list[LeftOut] = []
@@ -417,11 +417,27 @@ def owned(paths: Paths) -> tuple[dict[str, Owned], tuple[LeftOut, ...]]:
             except OSError as error:
                 reason = f"it cannot be read: {error.strerror}"
                 left_out.append(LeftOut(name, reason, broken=True))
-    _mend_from_good(paths, found)
     for name, reason in broken_files(found).items():
         del found[name]
         left_out.append(LeftOut(name, reason, broken=True))
+    for name, content in _good_copies(paths).items():
+        is_key = name.startswith("domains/") and "/dkim:" in name
+        if name not in found and (is_key or any(item.name == name for item in left_out)):
+            found[name] = Owned(content)
+            left_out.append(LeftOut(name, "its last good copy serves", broken=True))
     return found, tuple(left_out)
+
+
+def _good_copies(paths: Paths) -> dict[str, bytes]:
+    """The last good copies, by the path below /data of what they are copies of."""
+    found = {}
+    for path in sorted(paths.good.rglob("*")):
+        parts = path.relative_to(paths.good).parts
+        if path.is_file() and not any(part.startswith(".") for part in parts):
+            name = "/".join(parts if parts[0] == "certs" else ("domains", *parts))
+            with suppress(OSError):
+                found[name] = path.read_bytes()
+    return found
 
 
 def broken_files(files: Mapping[str, Owned]) -> dict[str, str]:
@@ -438,31 +454,6 @@ def broken_files(files: Mapping[str, Owned]) -> dict[str, str]:
             except ValueError as error:
                 found |= {item: str(error) for item in (name, key) if item in files}
     return found
-
-
-def _mend_from_good(paths: Paths, found: dict[str, Owned]) -> None:
-    """Take the last good copy where State would."""
-    for domain in (item.name for item in _folders(paths.domains)):
-        good = paths.good / domain
-        names = {Path(name).name for name in found if name.startswith(f"domains/{domain}/")}
-        keys = {path.name for path in good.glob("dkim:*.pem")}
-        for name in sorted({"users", "aliases"} & names | keys):
-            key = f"domains/{domain}/{name}"
-            have = found.get(key)
-            if have and not problem(key, have.content):
-                continue
-            with suppress(OSError):
-                found[key] = Owned((good / name).read_bytes())
-    for folder in _folders(paths.certs):
-        pair = [f"certs/{folder.name}/{name}" for name in (certs.CHAIN, certs.KEY)]
-        if not all(name in found for name in pair):
-            continue
-        try:
-            certs.load(found[pair[0]].content, found[pair[1]].content)
-        except ValueError:
-            with suppress(OSError):
-                copy = paths.good / "certs" / folder.name
-                found |= {name: Owned((copy / Path(name).name).read_bytes()) for name in pair}
 
 
 def problem(name: str, content: bytes) -> str:

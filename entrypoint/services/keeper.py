@@ -151,9 +151,15 @@ class Keeper:
 
 
 def signature(paths: Paths) -> Signature:
-    """Names, sizes and times of the files that are served or say how certificates fare."""
+    """Names, sizes and times of the files that are served or say how certificates and backup
+    fare."""
     seen = []
-    files = (*paths.domains.glob("*/*"), *paths.certs.glob("*/*"), *paths.issues.glob("*.json"))
+    files = (
+        *paths.domains.glob("*/*"),
+        *paths.certs.glob("*/*"),
+        *paths.issues.glob("*.json"),
+        paths.backup_memory,
+    )
     for path in sorted(files):
         try:
             found = path.stat()

@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         done = subprocess.run(
             [
-                "setpriv",
+                "/usr/bin/setpriv",
                 "--reuid",
                 "git",
                 "--regid",
