@@ -108,11 +108,17 @@ class Repository:
     def prepare(self) -> None:
         """Make it if it is missing; remove what a killed git left locked."""
         if not self.exists:
-            if self.path.exists():
-                shutil.rmtree(self.path)  # half of a repository, without a commit
+            self._empty()  # half of a repository has no commit
             self._git("init", "--quiet", "--bare", f"--initial-branch={BRANCH}", str(self.path))
         for lock in (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock")):
             lock.unlink(missing_ok=True)
+
+    def _empty(self) -> None:
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     # --- what is there
 
