@@ -146,7 +146,8 @@ def findings(settings: Settings, paths: Paths, now: datetime) -> tuple[Finding, 
     found = [
         Finding(
             "backup-left-out", Level.WARN,
-            f"data/{item.name} is not in the backup: {item.reason}.", subject=item.name,
+            f"data/{item.name} is not in the backup: {item.reason}.",
+            "put a plain file with a plain name there, or keep it elsewhere", item.name,
         )
         for item in memory.left_out
         if not item.broken  # else State has a finding of its own
@@ -414,8 +415,10 @@ class Backup:
 
         Fetches into a scratch folder. Without identities a secret is proven by its digest: the
         object there is the one that was made here of today's file. Returns what was seen; raises
-        UserError with what is wrong. Remembers the result.
+        UserError with what is wrong. Remembers the result, unless files have changed meanwhile
+        (since `seen`), or the identity is to blame.
         """
+        seen = signature(self.paths) if seen is None else seen
         access = self.access()
         with self._locked():
             commit = ""
@@ -425,6 +428,8 @@ class Backup:
                 if error.id in ("down", "timeout", "host-key", "refused"):
                     raise  # it says nothing about the backup
                 self._note_check(commit, error.message)
+                raise
+            except IdentityError:
                 raise
             except UserError as error:
                 if signature(self.paths) != seen:
@@ -487,6 +492,10 @@ class Backup:
             return False
         last = memory.checked.when if memory.checked else 0.0
         return not 0 <= self.now() - last < _WEEK
+
+
+class IdentityError(UserError):
+    """The identity given is none, or another one."""
 
 
 class RefusedError(GitError):
@@ -711,7 +720,7 @@ def open_tree(
         mine = {age.recipient_of(item) for item in identities}
         if not mine:
             msg = f"the backup is encrypted to {', '.join(about.recipients)}"
-            raise UserError(
+            raise IdentityError(
                 msg, "give the private half of that: --identity FILE", exit_code=Exit.USAGE
             )
         if not mine & set(about.recipients):
@@ -719,7 +728,7 @@ def open_tree(
                 f"this is the wrong identity: its public half is {', '.join(sorted(mine))}, and "
                 f"the backup is encrypted to {', '.join(about.recipients)}"
             )
-            raise UserError(msg, "find the private half that belongs to that one")
+            raise IdentityError(msg, "find the private half that belongs to that one")
     opened = {}
     for path, node in tree.items():
         content = contents[node.oid]

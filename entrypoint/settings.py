@@ -301,7 +301,7 @@ class Given:
     name: str
     value: str = field(repr=False)
     secret: bool
-    file: str = ""
+    file: str = field(default="", compare=False)
     kept: bool = True
 
 
@@ -464,7 +464,7 @@ class Settings(BaseModel):
         description="For SSH: the git server's public host key, the only one that is believed; "
         "several with commas between them. It is what ssh-keyscan prints; compare it with what "
         "the server's owner publishes.",
-        examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleEx"],
+        examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExample"],
     )] = ()  # fmt: skip
     backup_git_token: Annotated[SecretStr | None, BeforeValidator(_token), BY_FILE, Field(
         description="For HTTPS: the token that may write there. The user's name, if the server "

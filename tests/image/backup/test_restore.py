@@ -141,7 +141,7 @@ def test_a_new_machine_is_the_old_one(kit: Kit, old: Old, world: World, servers:
 
 
 def owned_by(kit: Kit, data: Path) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for name in ("domains", "certs", "acme", "reload"):
         sums = kit.servers.machine.checksums(data / name)
         found |= {f"{name}/{path}": digest for path, digest in sums.items()}
