@@ -106,12 +106,16 @@ class Repository:
         return (self.path / "HEAD").is_file() and (self.path / "objects").is_dir()
 
     def prepare(self) -> None:
-        """Make it if it is missing; remove what a killed git left locked."""
+        """Make it if it is missing; remove what a killed git, or a full disk, left behind."""
         if not self.exists:
             self._empty()  # half of a repository has no commit
             self._git("init", "--quiet", "--bare", f"--initial-branch={BRANCH}", str(self.path))
-        for lock in (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock")):
-            lock.unlink(missing_ok=True)
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/*/tmp_*", "objects/tmp_*"):
+            for path in self.path.glob(pattern):
+                if path.is_file():
+                    path.unlink(missing_ok=True)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _empty(self) -> None:
         for path in self.path.iterdir() if self.path.is_dir() else ():
@@ -393,7 +397,7 @@ def _where(access: Access | None) -> str:
     return f"{found[1]}{f' port {found[2]}' if found[2] else ''}" if found else "the server"
 
 
-_FULL = r"No space left on device|Disk quota exceeded|disk full"
+_FULL = r"No space left on device|Disk quota exceeded|[Oo]ut of disk ?space|disk full"
 
 # What git and ssh print, what kind it is, what it means, what mends it; the first that matches.
 _CAUSES = (

@@ -78,8 +78,10 @@ def test_prepare_mends_what_a_kill_left(tmp_path: Path) -> None:
     head = commit(repository, "first", a=b"1")
     (path / "refs/heads/main.lock").touch()
     (path / "HEAD.lock").touch()
+    (path / "objects/pack/tmp_pack_x").touch()
     repository.prepare()
     assert commit(repository, "second", a=b"2") != head
+    assert not list(path.rglob("tmp_*"))
 
 
 def test_push_and_fetch(
@@ -163,6 +165,8 @@ WORDS = {
     "error: remote unpack failed: unpack-objects abnormal exit\n"
     "!\trefs/heads/main:refs/heads/main\t[remote rejected] (unpacker error)": "remote-full",
     "fatal: unable to write loose object file: No space left on device": "full",
+    "fatal: sha1 file '/data/backup/objects/pack/tmp_pack_59WHrT' write error. Out of diskspace":
+        "full",
     "ERROR: Repository not found.\nfatal: Could not read from remote repository.": "no-repository",
     "fatal: 'x.git' does not appear to be a git repository": "no-repository",
     "fatal: Authentication failed for 'https://git.example.com/me/x.git/'": "refused",

@@ -397,6 +397,27 @@ def test_usage(kit: Kit, old: Old) -> None:
     assert memory is not None
 
 
+def test_back_to_an_earlier_state_on_the_same_machine(kit: Kit, old: Old) -> None:
+    """From its own history, by compose's file as it stands: no network, no key."""
+    data = kit.new_machine()
+    checked(kit.restore(data, old.remote))
+    server = kit.servers.make(data=data)
+    server.up()
+    rows = server.verb("list-backups", "--json").json()
+    server.down()
+    kit.servers.machine.write(data / "identity", kit.identity.private)
+    first = rows[-1]["commit"]
+    done = server.compose(
+        "run", "--rm", "-T", "mail", "restore", "/data/backup", "--at", first, "--replace",
+        "--yes", "--identity", "/data/identity",
+    )  # fmt: skip
+    assert "What was there before is in data/replaced/" in done.stdout
+    server.up()
+    listed = server.verb("list-backups", "--json").json()
+    assert listed[1:] == rows
+    assert listed[0]["subject"].startswith(f"restore: back to {first[:10]}")
+
+
 def test_it_goes_on_where_the_old_one_was(kit: Kit, old: Old, world: World) -> None:
     """No commit but for what is really new here. Last, as it adds to the backup."""
     before = kit.git.subjects(old.repository)
