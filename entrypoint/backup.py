@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from entrypoint import age, apply, archive, rights, state
 from entrypoint.archive import ABOUT, SUFFIX, Change, Group, Item
@@ -44,6 +43,7 @@ from entrypoint.state import LeftOut
 
 _DAY = 86400.0
 _WEEK = 7 * _DAY
+_AGAIN = 3600.0  # seconds until a check that found something wrong is done again
 _FIRST_BACK_OFF, _LAST_BACK_OFF = 15.0, 3600.0  # seconds; doubles with each failure
 _LOCK_WAIT = 60.0  # seconds
 _ACME_WAIT = 20.0  # seconds in which a verb waits for a certificate's issuing to end
@@ -491,7 +491,8 @@ class Backup:
         if memory is None or memory.trouble or not memory.pushed_at:
             return False
         last = memory.checked.when if memory.checked else 0.0
-        return not 0 <= self.now() - last < _WEEK
+        wait = _AGAIN if memory.checked and memory.checked.wrong else _WEEK
+        return not 0 <= self.now() - last < wait
 
 
 class IdentityError(UserError):
@@ -827,16 +828,3 @@ def keep(settings: Settings, paths: Paths, ids: Ids, log: Log, stop: threading.E
 
 
 _TICK = 1.0  # seconds
-
-
-def summary(settings: Settings, paths: Paths) -> dict[str, Any]:
-    """For reports: when the remote last had everything, and what is in the way."""
-    memory = load_memory(paths)
-    pushed = memory.pushed_at if memory else 0.0
-    trouble = memory.trouble if memory else None
-    return {
-        "remote": settings.backup_git_remote,
-        "pushed_at": datetime.fromtimestamp(pushed, UTC).isoformat() if pushed else None,
-        "error": trouble.message if trouble else None,
-        "fix": trouble.fix if trouble else None,
-    }

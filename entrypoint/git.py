@@ -110,7 +110,7 @@ class Repository:
         if not self.exists:
             self._empty()  # half of a repository has no commit
             self._git("init", "--quiet", "--bare", f"--initial-branch={BRANCH}", str(self.path))
-        for pattern in ("*.lock", "refs/**/*.lock", "objects/*/tmp_*", "objects/tmp_*"):
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/info/**/*.lock", "objects/**/tmp_*"):
             for path in self.path.glob(pattern):
                 if path.is_file():
                     path.unlink(missing_ok=True)
