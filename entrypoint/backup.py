@@ -313,9 +313,8 @@ class Backup:
                 "data/backup.clear, and delete the old repository",
             )  # fmt: skip
         today, left_out, free = self._today(wait)
-        frozen = _frozen(left_out, tree)
         made = _Plan(memory, repository, tree, today, asked.backup_age_recipient).make(
-            keep=lambda group: group in frozen or (not free and group.noun == "certs")
+            keep=_kept(left_out, tree, free=free)
         )
         memory = replace(memory, left_out=left_out)
         if not made.groups:
@@ -435,10 +434,23 @@ class Backup:
                 if signature(self.paths) != seen:
                     msg = "files were changed while they were compared"
                     raise UserError(msg, "try again", exit_code=Exit.TRY_AGAIN) from None
+                if self._pending():
+                    msg = f"{error.message} (not all is pushed yet)"
+                    raise UserError(msg, error.fix, exit_code=Exit.TRY_AGAIN) from None
                 self._note_check(commit, error.message)
                 raise
             self._note_check(commit, "")
         return text
+
+    def _pending(self) -> bool:
+        """Whether the next run would have something to commit or to push."""
+        repository, memory = self.repository, self._memory()
+        if not repository.exists or repository.head != memory.pushed:
+            return True
+        tree = repository.tree(repository.head)
+        today, left_out, free = self._today(0.0)
+        plan = _Plan(memory, repository, tree, today, self.settings.backup_age_recipient)
+        return bool(plan.make(keep=_kept(left_out, tree, free=free)).groups)
 
     def _note_check(self, commit: str, wrong: str) -> None:
         checked = Checked(self.now(), commit, wrong)
@@ -667,6 +679,14 @@ def _frozen(left_out: Iterable[LeftOut], tree: Mapping[str, Node]) -> frozenset[
     names = {path.removesuffix(SUFFIX) for path in tree}
     paths = (f"data/{item.name}" for item in left_out if item.broken)
     return frozenset(archive.group_of(path) for path in paths if path in names)
+
+
+def _kept(
+    left_out: Iterable[LeftOut], tree: Mapping[str, Node], *, free: bool
+) -> Callable[[Group], bool]:
+    """Of which groups the files stay as they are; `free`: no certificate is being issued."""
+    frozen = _frozen(left_out, tree)
+    return lambda group: group in frozen or (not free and group.noun == "certs")
 
 
 def _differences(

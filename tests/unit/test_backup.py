@@ -13,8 +13,8 @@ import pytest
 from entrypoint import age, apply, reconcile, userdb
 from entrypoint import backup as backups
 from entrypoint.backup import Backup, Keeping, Memory
-from entrypoint.errors import UserError
-from entrypoint.git import Access, Commit, GitError, Repository
+from entrypoint.errors import Exit, UserError
+from entrypoint.git import Access, Blob, Commit, GitError, Repository
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids
 from entrypoint.settings import Settings
@@ -339,12 +339,23 @@ def test_the_check_finds_what_differs(box: Box) -> None:
     assert "by their digests" in box.work.check()
     assert "were decrypted" in box.work.check([PRIVATE])
     assert box.memory().checked == backups.Checked(box.now, box.remote.head)
+    # Not pushed yet: no fault of the backup's.
     box.put("users", users("i"))
-    box.put("aliases", "a: you\n")
+    with pytest.raises(UserError, match="users is missing there.*not all is pushed yet") as caught:
+        box.work.check()
+    assert caught.value.exit_code == Exit.TRY_AGAIN
+    box.run()
+    assert "restores" in box.work.check()
+    # Somebody has changed it there.
+    other = Blob(b"a: you\n")
+    changes = {"data/domains/example.com/aliases": other, "README.md": None, "x": other}
+    box.remote.commit([Commit("x", "x", changes)], "A <a@example.org>", 5)
     with pytest.raises(UserError) as caught:
         box.work.check()
-    assert "data/domains/example.com/aliases differs" in str(caught.value)
-    assert "data/domains/example.com/users is missing there" in str(caught.value)
+    for text in ("data/domains/example.com/aliases differs", "README.md is missing there",
+                 "x is there and not here"):  # fmt: skip
+        assert text in str(caught.value)
+    assert caught.value.exit_code == Exit.WRONG
     checked = box.memory().checked
     assert checked
     assert "differs" in checked.wrong

@@ -72,7 +72,7 @@ def test_the_check(server: Server, box: Box, tmp_path: Path) -> None:
     assert "hunter2" not in wrong.err
     put(box.paths.domain(EXAMPLE_COM) / "users", users("i"))
     failed = server.run("backup", "--check")
-    assert failed.status == 1
+    assert failed.status == 75
     assert "users is missing there" in failed.err
 
 
