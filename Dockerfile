@@ -79,7 +79,7 @@ RUN sed -E 's/^Suites:.*/Suites: forky/; /^$/,$d' /etc/apt/sources.list.d/debian
 
 COPY --from=git /only /
 # Each with all its libraries, or the build ends here.
-RUN git --version && ssh -V \
+RUN git --version \
  && ! ldd /usr/bin/git /usr/bin/ssh /usr/lib/git-core/git-remote-http | grep 'not found'
 
 COPY --from=python /opt/tambo /opt/tambo
