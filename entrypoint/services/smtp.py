@@ -37,6 +37,7 @@ _STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
 _READY_WAIT = 15.0  # seconds for chasquid to load and listen
 _RELOAD_WAIT = 5.0  # seconds for chasquid to read users and aliases
 _READ_WAIT = 8.0  # seconds for a look at the queue or at reports
+_NO_LIMIT = 1 << 60  # bytes: version 1 says a very large number
 _IDLE = 0.05  # seconds of silence that end an event of several lines
 
 
@@ -100,9 +101,11 @@ def environment(has_ipv6: bool, memory_limit: int | None) -> dict[str, str]:
 
 
 def _memory_limit() -> int | None:
-    """The container's memory limit in bytes (cgroup v2), if it has one."""
-    with suppress(OSError, ValueError):
-        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+    """The container's memory limit in bytes, if it has one (cgroups(7), version 2 or 1)."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no number
+            limit = int(Path("/sys/fs/cgroup", name).read_text())
+            return limit if limit < _NO_LIMIT else None
     return None
 
 
