@@ -1,43 +1,31 @@
-"""The backup: one commit a change, pushed to the remote, and proven to be there.
-
-Secrets are encrypted to a public key whose private half is not here, and never the same twice. So
-that an unchanged one makes no commit, a keyed digest of its plain text is kept on the volume for
-each object that was made of it.
-"""
+"""The backup: one commit a change, pushed to the remote, and proven to be there."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import hmac
-import json
-import secrets
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from entrypoint import age, apply, archive, rights, state
-from entrypoint.archive import ABOUT, SUFFIX, Change, Group, Item
+from entrypoint import apply, archive, rights, seals, state
+from entrypoint.archive import ABOUT, Item
 from entrypoint.errors import Exit, UserError
 from entrypoint.findings import Finding, Level
 from entrypoint.git import (
     TRAILER,
     Access,
-    Blob,
-    Commit,
     Entry,
     GitError,
-    Node,
     RejectedError,
     Repository,
 )
 from entrypoint.paths import Paths
 from entrypoint.rights import Capability, Ids
+from entrypoint.seals import Checked, Memory, Trouble
 from entrypoint.settings import Settings
 from entrypoint.state import LeftOut
 
@@ -52,87 +40,6 @@ Log = Callable[[str], None]
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
-# --- what is remembered
-
-
-@dataclass(frozen=True)
-class Seal:
-    """What an encrypted object was made of: keyed digests of the whole and of its parts."""
-
-    digest: str
-    parts: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """A failure that lasts. Times are seconds since 1970."""
-
-    id: str
-    since: float
-    message: str
-    fix: str
-    count: int = 1
-    next_try: float = 0.0
-
-
-@dataclass(frozen=True)
-class Checked:
-    """How the last check ended: `wrong` is empty if all was right."""
-
-    when: float
-    commit: str
-    wrong: str = ""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """`server` tells this volume from every other that pushes. `pushed` is the commit that the
-    remote was last known to have, `remote` which remote that was, `pushed_at` when."""
-
-    key: str
-    server: str
-    seals: Mapping[str, Seal] = field(default_factory=dict)
-    remote: str = ""
-    pushed: str = ""
-    pushed_at: float = 0.0
-    trouble: Trouble | None = None
-    checked: Checked | None = None
-    left_out: tuple[LeftOut, ...] = ()
-
-    @classmethod
-    def new(cls) -> Memory:
-        return cls(secrets.token_hex(32), secrets.token_hex(4))
-
-    def digest(self, content: bytes) -> str:
-        return hmac.new(bytes.fromhex(self.key), content, hashlib.sha256).hexdigest()
-
-    def seal(self, item: Item) -> Seal:
-        parts = {name: self.digest(content) for name, content in item.parts.items()}
-        return Seal(self.digest(item.content), parts)
-
-
-def load_memory(paths: Paths) -> Memory | None:
-    """None if there is none, or if it cannot be read."""
-    try:
-        found = json.loads(paths.backup_memory.read_text())
-        trouble, checked = found.pop("trouble"), found.pop("checked")
-        return Memory(
-            **{
-                **found,
-                "seals": {oid: Seal(**item) for oid, item in found["seals"].items()},
-                "trouble": Trouble(**trouble) if trouble else None,
-                "checked": Checked(**checked) if checked else None,
-                "left_out": tuple(LeftOut(**item) for item in found["left_out"]),
-            }
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def dump_memory(memory: Memory) -> bytes:
-    return json.dumps(asdict(memory), indent=1).encode()
-
-
 # --- what is wrong, for the log, the doctor and the health check
 
 
@@ -140,7 +47,7 @@ def findings(settings: Settings, paths: Paths, now: datetime) -> tuple[Finding, 
     """What the owner should know; FAIL once nothing has reached the remote for a day."""
     if not settings.backup_git_remote:
         return ()
-    memory = load_memory(paths)
+    memory = seals.load(paths)
     if memory is None:
         return ()
     found = [
@@ -176,14 +83,6 @@ def findings(settings: Settings, paths: Paths, now: datetime) -> tuple[Finding, 
 
 
 # --- the work
-
-
-@dataclass(frozen=True)
-class Status:
-    """How the backup stands. `unpushed` is how many commits the remote does not have yet."""
-
-    commits: tuple[Entry, ...]
-    unpushed: int
 
 
 @dataclass
@@ -228,10 +127,10 @@ class Backup:
 
     def _remember(self, memory: Memory) -> None:
         with apply.edit_lock(self.paths, self.ids):
-            apply.write(self.paths.backup_memory, dump_memory(memory), self.ids)
+            apply.write(self.paths.backup_memory, seals.dump(memory), self.ids)
 
     def _memory(self) -> Memory:
-        return load_memory(self.paths) or Memory.new()
+        return seals.load(self.paths) or Memory.new()
 
     # --- run: what the keeper and the verb do
 
@@ -313,8 +212,8 @@ class Backup:
                 "data/backup.clear, and delete the old repository",
             )  # fmt: skip
         today, left_out, free = self._today(wait)
-        made = _Plan(memory, repository, tree, today, asked.backup_age_recipient).make(
-            keep=_kept(left_out, tree, free=free)
+        made = seals.Plan(memory, repository, tree, today, asked.backup_age_recipient).make(
+            keep=seals.kept(left_out, tree, free=free)
         )
         memory = replace(memory, left_out=left_out)
         if not made.groups:
@@ -332,8 +231,8 @@ class Backup:
         author = f"tambo <tambo@{asked.mail_hostname}>"
         head = repository.commit(commits, author, int(self.now()))
         used = {node.oid for node in repository.tree(head).values()}
-        seals = {oid: seal for oid, seal in memory.seals.items() if oid in used}
-        self._remember(replace(memory, seals=seals))
+        known = {oid: seal for oid, seal in memory.seals.items() if oid in used}
+        self._remember(replace(memory, seals=known))
         entries = repository.log(head, len(commits))
         for entry in reversed(entries):
             self.log(f"{entry.oid[:10]} {entry.subject}")
@@ -428,7 +327,7 @@ class Backup:
                     raise  # it says nothing about the backup
                 self._note_check(commit, error.message)
                 raise
-            except IdentityError:
+            except seals.IdentityError:
                 raise
             except UserError as error:
                 if signature(self.paths) != seen:
@@ -449,8 +348,8 @@ class Backup:
             return True
         tree = repository.tree(repository.head)
         today, left_out, free = self._today(0.0)
-        plan = _Plan(memory, repository, tree, today, self.settings.backup_age_recipient)
-        return bool(plan.make(keep=_kept(left_out, tree, free=free)).groups)
+        plan = seals.Plan(memory, repository, tree, today, self.settings.backup_age_recipient)
+        return bool(plan.make(keep=seals.kept(left_out, tree, free=free)).groups)
 
     def _note_check(self, commit: str, wrong: str) -> None:
         checked = Checked(self.now(), commit, wrong)
@@ -469,7 +368,7 @@ class Backup:
                 raise UserError(msg, "docker exec mail backup")
             tree = repository.tree(head)
             today, left_out, _ = self._today(_ACME_WAIT)
-            wrong = list(_differences(memory, repository, tree, today, left_out, identities))
+            wrong = list(seals.differences(memory, repository, tree, today, left_out, identities))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if wrong:
@@ -491,7 +390,7 @@ class Backup:
 
     def due(self) -> bool:
         """Whether a failure has been waited out, or the repository was not seen for long."""
-        memory = load_memory(self.paths)
+        memory = seals.load(self.paths)
         if memory is None:
             return True
         if memory.trouble:
@@ -499,16 +398,12 @@ class Backup:
         return not 0 <= self.now() - memory.pushed_at < self.settings.backup_interval
 
     def check_due(self) -> bool:
-        memory = load_memory(self.paths)
+        memory = seals.load(self.paths)
         if memory is None or memory.trouble or not memory.pushed_at:
             return False
         last = memory.checked.when if memory.checked else 0.0
         wait = _AGAIN if memory.checked and memory.checked.wrong else _WEEK
         return not 0 <= self.now() - last < wait
-
-
-class IdentityError(UserError):
-    """The identity given is none, or another one."""
 
 
 class RefusedError(GitError):
@@ -571,204 +466,6 @@ def words(error: Exception) -> tuple[str, str, str]:
     return "failed", str(error), "see that data/backup can be written"
 
 
-# --- from today's tree to commits
-
-
-@dataclass(frozen=True)
-class _Made:
-    groups: Mapping[Group, Mapping[str, Blob | Node | None]]
-    changes: Mapping[Group, Sequence[Change]]
-    subjects: Mapping[Group, str]
-    seals: Mapping[str, Seal]
-
-    def commits(self, whole: str, body: str) -> list[Commit]:
-        if whole:
-            together = {
-                path: blob for group in self.groups.values() for path, blob in group.items()
-            }
-            return [Commit(whole, body, together)]
-        return [
-            Commit(
-                self.subjects.get(group) or archive.subject(group, self.changes[group]), body, blobs
-            )
-            for group, blobs in sorted(self.groups.items())
-        ]
-
-
-_SEALING = Group("secrets")
-
-
-@dataclass
-class _Plan:
-    memory: Memory
-    repository: Repository
-    tree: Mapping[str, Node]
-    today: Mapping[str, Item]
-    recipients: Sequence[str]
-
-    def make(self, keep: Callable[[Group], bool]) -> _Made:
-        before = self.repository.read(
-            node.oid for path, node in self.tree.items() if not path.endswith(SUFFIX)
-        )
-        clear = {path: before[node.oid] for path, node in self.tree.items() if node.oid in before}
-        resealed = self._resealed(clear.get(ABOUT))
-        groups: dict[Group, dict[str, Blob | Node | None]] = {}
-        changes: dict[Group, list[Change]] = {}
-        seals: dict[str, Seal] = {}
-
-        def note(group: Group, path: str, blob: Blob | Node | None, change: Change) -> None:
-            groups.setdefault(group, {})[path] = blob
-            changes.setdefault(group, []).append(change)
-
-        wanted: set[str] = set()
-        for name, item in sorted(self.today.items()):
-            group = archive.group_of(name)
-            if keep(group):
-                continue
-            sealed = item.secret and bool(self.recipients)
-            path = f"{name}{SUFFIX}" if sealed else name
-            wanted.add(path)
-            node = self.tree.get(path)
-            if not sealed:
-                blob = Blob(item.content, item.executable)
-                if node != Node(blob.oid, item.executable):
-                    old = clear.get(name)
-                    into = _SEALING if resealed and name in (ABOUT, "README.md") else group
-                    note(into, path, blob, Change(name, old, item.content, added=node is None))
-                continue
-            seal = self.memory.seal(item)
-            known = self.memory.seals.get(node.oid) if node else None
-            if node and known and known.digest == seal.digest and not resealed:
-                if node.executable != item.executable:
-                    note(group, path, Node(node.oid, item.executable), Change(name, None, None))
-                continue
-            parts = tuple(
-                part for part, digest in seal.parts.items()
-                if known is None or known.parts.get(part) != digest
-            )  # fmt: skip
-            blob = Blob(age.encrypt(item.content, self.recipients), item.executable)
-            seals[blob.oid] = seal
-            # Not known whether it has changed: all of these together, and the subject says so.
-            into = _SEALING if node and (known is None or resealed) else group
-            change = Change(name, None, None, added=node is None, parts=parts)
-            note(into, path, blob, change)
-        for path in sorted(self.tree.keys() - wanted):
-            name = path.removesuffix(SUFFIX)
-            group = archive.group_of(name)
-            if not keep(group):
-                note(group, path, None, Change(name, clear.get(path), None, removed=True))
-        return _Made(groups, changes, {_SEALING: self._sealing_subject(resealed)}, seals)
-
-    def _resealed(self, about: bytes | None) -> bool:
-        """Whether the secrets there are encrypted to somebody else."""
-        if about is None or not self.recipients:
-            return False
-        try:
-            return archive.about(about).recipients != tuple(self.recipients)
-        except UserError:
-            return True
-
-    def _sealing_subject(self, resealed: bool) -> str:
-        if resealed:
-            return "secrets: encrypted to another recipient"
-        return "secrets: encrypted anew, as it was not remembered what they were"
-
-
-def _frozen(left_out: Iterable[LeftOut], tree: Mapping[str, Node]) -> frozenset[Group]:
-    """What is broken here, and stays as an earlier backup has it."""
-    names = {path.removesuffix(SUFFIX) for path in tree}
-    paths = (f"data/{item.name}" for item in left_out if item.broken)
-    return frozenset(archive.group_of(path) for path in paths if path in names)
-
-
-def _kept(
-    left_out: Iterable[LeftOut], tree: Mapping[str, Node], *, free: bool
-) -> Callable[[Group], bool]:
-    """Of which groups the files stay as they are; `free`: no certificate is being issued."""
-    frozen = _frozen(left_out, tree)
-    return lambda group: group in frozen or (not free and group.noun == "certs")
-
-
-def _differences(
-    memory: Memory,
-    repository: Repository,
-    tree: Mapping[str, Node],
-    today: Mapping[str, Item],
-    left_out: Iterable[LeftOut],
-    identities: Sequence[str],
-) -> Iterator[str]:
-    """What of the remote's tree would not restore to today's."""
-    frozen = _frozen(left_out, tree)
-    contents = repository.read(node.oid for node in tree.values())
-    about = archive.about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
-    opened: dict[str, Item] = {}
-    if identities or not about.encrypted:
-        opened = open_tree(tree, contents, identities)
-        yield from archive.problems(opened)
-    seen = set()
-    for name, item in today.items():
-        sealed = item.secret and about.encrypted
-        path = f"{name}{SUFFIX}" if sealed else name
-        seen.add(path)
-        node = tree.get(path)
-        if archive.group_of(name) in frozen:
-            continue
-        if node is None:
-            yield f"{name} is missing there"
-        elif node.executable != item.executable:
-            yield f"{name} has other rights there"
-        elif opened or not sealed:
-            there = opened[name].content if opened else contents[node.oid]
-            if there != item.content:
-                yield f"{name} differs"
-        else:
-            known = memory.seals.get(node.oid)
-            if known is None:
-                yield f"{name} there was not encrypted here, as far as is remembered"
-            elif known.digest != memory.digest(item.content):
-                yield f"{name} differs"
-    for path in tree.keys() - seen:
-        if archive.group_of(path.removesuffix(SUFFIX)) not in frozen:
-            yield f"{path} is there and not here"
-
-
-def open_tree(
-    tree: Mapping[str, Node], contents: Mapping[str, bytes], identities: Sequence[str]
-) -> dict[str, Item]:
-    """A commit's files, decrypted. Raises UserError if they cannot be."""
-    about = archive.about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
-    if about.encrypted:
-        mine = {age.recipient_of(item) for item in identities}
-        if not mine:
-            msg = f"the backup is encrypted to {', '.join(about.recipients)}"
-            raise IdentityError(
-                msg, "give the private half of that: --identity FILE", exit_code=Exit.USAGE
-            )
-        if not mine & set(about.recipients):
-            msg = (
-                f"this is the wrong identity: its public half is {', '.join(sorted(mine))}, and "
-                f"the backup is encrypted to {', '.join(about.recipients)}"
-            )
-            raise IdentityError(msg, "find the private half that belongs to that one")
-    opened = {}
-    for path, node in tree.items():
-        content = contents[node.oid]
-        if not path.endswith(SUFFIX) or not about.encrypted:
-            opened[path] = Item(content, executable=node.executable)
-            continue
-        name = path.removesuffix(SUFFIX)
-        try:
-            plain = age.decrypt(content, identities)
-        except ValueError as error:
-            msg = f"{path} in the backup cannot be decrypted: {error}"
-            raise UserError(msg, "take another commit: list-backups") from None
-        opened[name] = Item(plain, secret=True, executable=node.executable)
-    return opened
-
-
-# --- the keeper's thread
-
-
 def signature(paths: Paths) -> Signature:
     """Names, sizes and times of the files that are backed up."""
     seen = []
@@ -781,70 +478,3 @@ def signature(paths: Paths) -> Signature:
             if not path.name.startswith("."):
                 seen.append((str(path), found.st_size, found.st_ctime_ns, found.st_ino))
     return tuple(seen)
-
-
-_QUIET = 1.5  # seconds without a change after which a commit is made
-_REST = 5.0  # seconds after a failure in which nothing is tried
-_LONGEST = 6.0  # seconds after the first change at which one is made all the same
-
-
-@dataclass
-class Keeping:
-    """The keeper's part: a commit soon after each change, a push, a check now and then."""
-
-    backup: Backup
-    clock: Callable[[], float] = time.monotonic
-
-    _seen: Signature | None = None
-    _first: float = 0.0
-    _last: float = 0.0
-    _waiting: bool = True  # after a start all is looked at
-    _rest_until: float = 0.0  # if a failure cannot even be noted, it is not tried in a loop
-
-    def tick(self) -> None:
-        """One look. Failures of the backup are logged and remembered, not raised."""
-        seen, now = signature(self.backup.paths), self.clock()
-        if self._seen is not None and seen != self._seen:
-            self._last = now
-            if not self._waiting:
-                self._waiting, self._first = True, now
-        self._seen = seen
-        changed = self._waiting and (now - self._last >= _QUIET or now - self._first >= _LONGEST)
-        if now < self._rest_until:
-            return
-        if changed or self.backup.due():
-            self._waiting = False
-            self._run()
-        elif not self._waiting and self.backup.check_due():
-            self._check(seen)
-
-    def _run(self) -> None:
-        try:
-            self.backup.run()
-        except (UserError, OSError):
-            # Remembered: the keeper says it, and says when it is mended.
-            self._rest_until = self.clock() + _REST
-
-    def _check(self, seen: Signature) -> None:
-        try:
-            self.backup.log(f"checked: {self.backup.check(seen=seen)}")
-        except (UserError, OSError) as error:
-            _, message, _ = words(error)
-            if isinstance(error, UserError) and error.exit_code == Exit.TRY_AGAIN:
-                return  # the remote is down, or somebody is at work
-            self.backup.log(f"warn: checked: {message}")
-
-
-def keep(settings: Settings, paths: Paths, ids: Ids, log: Log, stop: threading.Event) -> None:
-    """Work until `stop`; returns at once if no remote is set."""
-    if not settings.backup_git_remote:
-        return
-    keeping = Keeping(Backup(settings, paths, ids, log))
-    while not stop.wait(_TICK):
-        try:
-            keeping.tick()
-        except Exception as error:  # the next look may go better
-            log(f"error: {type(error).__name__}: {error}")
-
-
-_TICK = 1.0  # seconds

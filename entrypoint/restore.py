@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from entrypoint import apply, archive, state
+from entrypoint import apply, archive, seals, state
 from entrypoint.archive import ABOUT, Item
-from entrypoint.backup import Memory, dump_memory, open_tree
 from entrypoint.errors import Exit, UserError
 from entrypoint.git import TRAILER, Access, Commit, Entry, Repository
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids
+from entrypoint.seals import Memory, open_tree
 
 # What a restore replaces, below /data: what it brings, and what would contradict it.
 _BROUGHT = (*state.BACKED_UP, "backup", "state/backup.json", "restored.env")
@@ -139,15 +139,15 @@ def stage(found: Found, access: Access, paths: Paths, ids: Ids, now: datetime) -
     if found.chosen.oid != found.newest.oid:
         _go_back(repository, found, memory, now)
     nodes = repository.tree(repository.head)
-    seals = {
+    known = {
         nodes[f"{name}{archive.SUFFIX}"].oid: memory.seal(_with_parts(name, item))
         for name, item in found.tree.items()
         if f"{name}{archive.SUFFIX}" in nodes
     }
     remote = "" if access.remote.startswith("/") else access.remote
-    memory = Memory(memory.key, memory.server, seals, remote, found.newest.oid)
+    memory = Memory(memory.key, memory.server, known, remote, found.newest.oid)
     apply.own_folder(new / "state", ids)
-    apply.write(new / "state/backup.json", dump_memory(memory), ids)
+    apply.write(new / "state/backup.json", seals.dump(memory), ids)
     env = archive.env_file(found.tree, found.host)
     apply.write(new / "restored.env", env.encode(), ids)
     stamp = f"{now:%Y%m%dT%H%M%SZ}"

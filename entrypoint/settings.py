@@ -613,7 +613,6 @@ def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
             Given(name, value.get_secret_value(), True, environ.get(f"{name}_FILE", ""))
             for name, value in sorted((provider | lexicon).items())
         ),
-        *(Given(name, environ[name], False) for name in sorted(_ACME_SH) if environ.get(name)),
     )  # fmt: skip
     return settings.model_copy(update={"provider": provider, "lexicon": lexicon, "given": given})
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
-from entrypoint import apply, backup, output, reconcile, renewal, rights, rotation, state
+from entrypoint import apply, backup, keeping, output, reconcile, renewal, rights, rotation, state
 from entrypoint.checks import daily
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
@@ -83,7 +83,7 @@ def _look_daily(settings: Settings, paths: Paths, ids: Ids, stop: threading.Even
 
 
 def _back_up(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -> None:
-    backup.keep(settings, paths, ids, lambda text: output.log("backup", text), stop)
+    keeping.keep(settings, paths, ids, lambda text: output.log("backup", text), stop)
 
 
 def _renew(renewer: Renewer, stop: threading.Event) -> None:

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoint import age, apply, reconcile, userdb
-from entrypoint import backup as backups
-from entrypoint.backup import Backup, Keeping, Memory
+from entrypoint import age, apply, reconcile, seals, userdb
+from entrypoint.backup import Backup
 from entrypoint.errors import Exit, UserError
 from entrypoint.git import Access, Blob, Commit, GitError, Repository
+from entrypoint.keeping import Keeping
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids
+from entrypoint.seals import Memory
 from entrypoint.settings import Settings
 from entrypoint.userdb import Scrypt
 from tests.unit.kit import EXAMPLE_COM, asked, put
@@ -66,7 +67,7 @@ class Box:
         put(self.paths.domain(EXAMPLE_COM) / name, content)
 
     def memory(self) -> Memory:
-        found = backups.load_memory(self.paths)
+        found = seals.load(self.paths)
         assert found
         return found
 
@@ -338,7 +339,7 @@ def test_the_check_finds_what_differs(box: Box) -> None:
     box.run()
     assert "by their digests" in box.work.check()
     assert "were decrypted" in box.work.check([PRIVATE])
-    assert box.memory().checked == backups.Checked(box.now, box.remote.head)
+    assert box.memory().checked == seals.Checked(box.now, box.remote.head)
     # Not pushed yet: no fault of the backup's.
     box.put("users", users("i"))
     with pytest.raises(UserError, match=r"users is missing .*not all is pushed") as caught:
@@ -419,8 +420,8 @@ def test_the_memory_is_read_as_it_was_written(box: Box) -> None:
     box.put("users", users("i"))
     box.run()
     box.work.check()
-    memory = replace(box.memory(), trouble=backups.Trouble("x", 1.0, "m", "f"))
-    put(box.paths.backup_memory, backups.dump_memory(memory))
+    memory = replace(box.memory(), trouble=seals.Trouble("x", 1.0, "m", "f"))
+    put(box.paths.backup_memory, seals.dump(memory))
     assert box.memory() == memory
     content = json.loads(box.paths.backup_memory.read_text())
     assert set(content["seals"]) <= {

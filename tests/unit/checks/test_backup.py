@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import backup as backups
-from entrypoint.backup import Checked, Memory, Trouble
+from entrypoint import seals
 from entrypoint.checks import backup
 from entrypoint.findings import Level
+from entrypoint.seals import Checked, Memory, Trouble
 from entrypoint.state import LeftOut
 from tests.unit.checks.kit import NOW, Scene
 from tests.unit.kit import asked, put
@@ -31,7 +31,7 @@ def scene(scene: Scene, tmp_path: Path) -> Scene:
 
 
 def remember(scene: Scene, memory: Memory) -> None:
-    put(scene.paths.backup_memory, backups.dump_memory(memory))
+    put(scene.paths.backup_memory, seals.dump(memory))
 
 
 def test_all_is_well(scene: Scene) -> None:
