@@ -15,7 +15,7 @@ from tests.image.backup.conftest import Identity, Kit, memory, owned
 from tests.image.conftest import TAMBO, Servers
 from tests.support import smtp
 from tests.support.certserver import leaf
-from tests.support.container import Result, checked, docker
+from tests.support.container import Result, at_a_terminal, checked, docker
 from tests.support.server import DOMAIN, HOST, IMAGE, Server
 from tests.support.wait import wait_until
 from tests.world.world import ACME_DIRECTORY, World
@@ -207,6 +207,30 @@ def test_without_yes_it_shows_what_it_would_do_and_asks(kit: Kit, old: Old) -> N
     assert f"Backup of {HOST}" in asked.stdout
     assert "there is no terminal to ask at" in asked.stderr
     assert tree_of(kit, data) == before
+
+
+def test_at_a_terminal_it_asks_for_the_identity_and_before_it_does_anything(
+    kit: Kit, old: Old
+) -> None:
+    def typed(data: Path, *answers: str) -> tuple[str, int]:
+        return at_a_terminal(
+            "run", "--rm", "-it", "--network", kit.servers.world.network,
+            "--volume", f"{kit.servers.resolv_conf}:/etc/resolv.conf:ro",
+            "--volume", f"{data}:/data", IMAGE,
+            "restore", old.remote, "--host-key", kit.git.host_key, answers=answers,
+        )  # fmt: skip
+
+    data = kit.new_machine()
+    before = tree_of(kit, data)
+    seen, status = typed(data, kit.identity.private, "n")
+    assert status == 1
+    assert "Put it in place?" in seen
+    assert kit.identity.private not in seen
+    assert tree_of(kit, data) == before
+    seen, status = typed(data, kit.identity.private, "y")
+    assert status == 0, seen
+    assert "What to do next" in seen
+    assert owned_by(kit, data) == old.owned
 
 
 def test_an_earlier_backup_by_commit_and_by_date(kit: Kit, old: Old) -> None:
