@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from entrypoint.backup import Backup, Log, Signature, signature, words
 from entrypoint.errors import Exit, UserError
+from entrypoint.git import GitError
 from entrypoint.paths import Paths
 from entrypoint.rights import Ids
 from entrypoint.settings import Settings
 
 _QUIET = 1.5  # seconds without a change after which a commit is made
 _REST = 5.0  # seconds after a failure in which nothing is tried
+_CHECK_REST = 600.0  # seconds after a check that could not be done
 _LONGEST = 6.0  # seconds after the first change at which one is made all the same
 
 
@@ -30,6 +32,7 @@ class Keeping:
     _last: float = 0.0
     _waiting: bool = True  # after a start all is looked at
     _rest_until: float = 0.0  # if a failure cannot even be noted, it is not tried in a loop
+    _check_from: float = 0.0
 
     def tick(self) -> None:
         """One look. Failures of the backup are logged and remembered, not raised."""
@@ -45,24 +48,30 @@ class Keeping:
         if changed or self.backup.due():
             self._waiting = False
             self._run()
-        elif not self._waiting and self.backup.check_due():
+        elif not self._waiting and now >= self._check_from and self.backup.check_due():
             self._check(seen)
 
     def _run(self) -> None:
         try:
             self.backup.run()
-        except (UserError, OSError):
+        except (UserError, OSError) as error:
             # Remembered: the keeper says it, and says when it is mended.
             self._rest_until = self.clock() + _REST
+            # But for this: a verb was at work, and may have looked before the change.
+            self._waiting = not isinstance(error, GitError) and _is_busy(error)
 
     def _check(self, seen: Signature) -> None:
         try:
             self.backup.log(f"checked: {self.backup.check(seen=seen)}")
         except (UserError, OSError) as error:
-            _, message, _ = words(error)
-            if isinstance(error, UserError) and error.exit_code == Exit.TRY_AGAIN:
-                return  # the remote is down, or somebody is at work
-            self.backup.log(f"warn: checked: {message}")
+            self._check_from = self.clock() + _CHECK_REST
+            if not _is_busy(error):
+                self.backup.log(f"warn: checked: {words(error)[1]}")
+
+
+def _is_busy(error: Exception) -> bool:
+    """The remote is down, or somebody else is at work."""
+    return isinstance(error, UserError) and error.exit_code == Exit.TRY_AGAIN
 
 
 def keep(settings: Settings, paths: Paths, ids: Ids, log: Log, stop: threading.Event) -> None:

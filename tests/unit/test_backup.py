@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoint import age, apply, reconcile, seals, userdb
+from entrypoint import age, apply, backup, reconcile, seals, userdb
 from entrypoint.backup import Backup
 from entrypoint.errors import Exit, UserError
 from entrypoint.git import Access, Blob, Commit, GitError, Repository
@@ -414,6 +414,42 @@ def test_the_keeper_waits_for_quiet_and_then_commits(
     trouble = box.memory().trouble
     assert trouble
     assert (trouble.id, trouble.count) == ("full", 1)
+
+
+def test_the_keeper_looks_again_after_a_verb_was_at_work(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    keeping = Keeping(box.work, lambda: clock.now)
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, "_LOCK_WAIT", 0.0)
+        with apply.backup_lock(box.paths, box.ids, 0.0):
+            keeping.tick()
+    assert box.subjects == []
+    clock.now += 6
+    keeping.tick()
+    assert box.subjects == [FIRST]
+
+
+def test_a_check_that_cannot_be_done_is_not_tried_in_a_loop(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    keeping = Keeping(box.work, lambda: clock.now)
+    keeping.tick()
+    tried: list[float] = []
+
+    def refused(_self: Backup, **_more: object) -> str:
+        tried.append(clock.now)
+        msg = "refused"
+        raise GitError(msg, "refused", "fix")
+
+    monkeypatch.setattr(Backup, "check", refused)
+    for _ in range(20):
+        clock.now += 60
+        keeping.tick()
+    assert len(tried) == 2
+    assert box.said.count("warn: checked: refused") == 2
 
 
 def test_the_memory_is_read_as_it_was_written(box: Box) -> None:
