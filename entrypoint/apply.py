@@ -210,12 +210,55 @@ def _remove_others(plan: Plan, owe: Owe) -> list[tuple[Path, Effect]]:
     return removed
 
 
+def write_owned(path: Path, content: bytes, ids: Ids, *, executable: bool) -> None:
+    """One file of the owner's. Its folders are made; the caller syncs them."""
+    own_folder(path.parent, ids)
+    mode = 0o700 if executable else 0o600
+    _file(File(path, content, Owner.TAMBO, Owner.TAMBO, mode), ids)
+
+
+def sync_tree(root: Path) -> None:
+    """Make all below a folder survive a power cut."""
+    for folder, _, files in os.walk(root):
+        for name in files:
+            fd = os.open(Path(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        _sync(Path(folder))
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder within the volume, for good."""
+    source.rename(target)
+    _sync(target.parent)
+    if source.parent != target.parent:
+        _sync(source.parent)
+
+
 @contextmanager
 def acme_lock(paths: Paths, ids: Ids) -> Iterator[bool]:
     """Hold the lock of certificate issuing; yields whether it was free."""
     fd = _lock_file(paths.acme_lock, ids)
     try:
         yield _try_lock(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def backup_lock(paths: Paths, ids: Ids, wait: float) -> Iterator[None]:
+    """Hold the lock of data/backup. Raises UserError (TRY_AGAIN) after `wait` seconds."""
+    fd = _lock_file(paths.backup_lock, ids)
+    try:
+        deadline = time.monotonic() + wait
+        while not _try_lock(fd):
+            if time.monotonic() > deadline:
+                msg = f"another backup has been going on for {wait:.0f} seconds"
+                raise UserError(msg, "try again later", exit_code=Exit.TRY_AGAIN)
+            time.sleep(0.1)
+        yield
     finally:
         os.close(fd)
 

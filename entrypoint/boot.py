@@ -8,7 +8,17 @@ from importlib.metadata import version
 
 import click
 
-from entrypoint import addresses, apply, debts, output, process, reconcile, rights, settings
+from entrypoint import (
+    addresses,
+    apply,
+    debts,
+    output,
+    process,
+    reconcile,
+    restore,
+    rights,
+    settings,
+)
 from entrypoint.dns import render
 from entrypoint.dns.required import required
 from entrypoint.paths import Paths
@@ -26,6 +36,10 @@ def boot() -> None:
     asked = settings.load(os.environ)
     paths, ids = Paths(), Ids.image()
     apply.hold_instance(paths, ids)
+    if restore.left(paths):
+        output.log("boot", "completing a restore that was interrupted")
+        restore.complete(paths, ids)
+    restore.discard(paths)
     mend_rights(paths, ids)
     (paths.policy / "running").unlink(missing_ok=True)  # by it the service knows that it had died
     reconcile.refresh_exchangers(asked, paths, ids)
@@ -50,7 +64,8 @@ def run_keeper() -> int:
 
 def mend_rights(paths: Paths, ids: Ids) -> None:
     """Give everything to its owner, as after a restore by the host's root."""
-    for folder in (paths.domains, paths.certs, paths.acme, paths.reload, paths.state):
+    own = (paths.domains, paths.certs, paths.acme, paths.reload, paths.backup, paths.state)
+    for folder in own:
         rights.mend(folder, ids, Owner.TAMBO)
     for folder in (paths.queue, paths.mail, paths.events, paths.policy):
         rights.mend(folder, ids, Owner.CHASQUID)

@@ -41,6 +41,9 @@ VERBS = {
     "list-queue": ("commands.queue", "list_queue"),
     "drop-queued": ("commands.queue", "drop_queued"),
     "forget-domain": ("commands.queue", "forget_domain"),
+    "backup": ("commands.backup", "backup"),
+    "list-backups": ("commands.backup", "list_backups"),
+    "restore": ("commands.backup", "restore"),
 }
 # Not for people: what the container itself runs.
 INTERNAL = {

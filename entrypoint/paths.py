@@ -59,6 +59,31 @@ class Paths:
         """Executables of the owner's, run after a certificate has changed."""
         return self.data / "reload"
 
+    @property
+    def backup(self) -> Path:
+        """The git repository that is pushed; bare."""
+        return self.data / "backup"
+
+    @property
+    def replaced(self) -> Path:
+        """What restore --replace put aside."""
+        return self.data / "replaced"
+
+    @property
+    def restoring(self) -> Path:
+        """What a restore is preparing: worth nothing until it is renamed."""
+        return self.data / ".restore.new"
+
+    @property
+    def restored(self) -> Path:
+        """What a restore has prepared whole: from here on it is completed, whatever happens."""
+        return self.data / ".restore.ready"
+
+    @property
+    def restored_env(self) -> Path:
+        """The settings that a restore found."""
+        return self.data / "restored.env"
+
     # the volume, chasquid's part
 
     @property
@@ -129,6 +154,20 @@ class Paths:
     def created(self) -> Path:
         """When each credential was made."""
         return self.state / "credentials.json"
+
+    @property
+    def backup_memory(self) -> Path:
+        """What is known of the backup: digests, last push, last check."""
+        return self.state / "backup.json"
+
+    @property
+    def backup_scratch(self) -> Path:
+        """Where a check fetches to."""
+        return self.state / "backup-check"
+
+    @property
+    def backup_lock(self) -> Path:
+        return self.state / "backup.lock"
 
     @property
     def acme_lock(self) -> Path:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,7 +24,7 @@ from pydantic import (
     ValidationError,
 )
 
-from entrypoint import dnsapi, output
+from entrypoint import age, dnsapi, output
 from entrypoint.errors import Exit, UserError
 from entrypoint.limits import Limit
 from entrypoint.names import (
@@ -208,6 +209,77 @@ def _underscored(text: str) -> str:
     return name
 
 
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
+_USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+_REPOSITORY = r"[A-Za-z0-9_.~+/-]{1,300}"
+_SSH_URL = re.compile(
+    rf"ssh://(?:{_USER}@)?(?:{_NAME}|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?/{_REPOSITORY}"
+    rf"|{_USER}@{_NAME}:(?!/?-){_REPOSITORY}"
+)
+_HTTPS_URL = re.compile(
+    rf"https://(?:{_USER}@)?(?:{_NAME}|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?/{_REPOSITORY}"
+)
+
+
+def git_remote(value: Any) -> Any:
+    """A git repository's address, over SSH or HTTPS, without a password. Raises ValueError."""
+    if isinstance(value, str):
+        value = value.strip()
+        if re.match(r"[a-z]+://[^/@]*:[^/@]*@", value):
+            msg = "holds a password; give that with BACKUP_GIT_TOKEN_FILE"
+            raise ValueError(msg)
+        if not (_SSH_URL.fullmatch(value) or _HTTPS_URL.fullmatch(value)):
+            msg = (
+                f"{shown(value)} is not the address of a git repository; write it as "
+                "git@git.example.com:me/mail-backup.git, ssh://…/… or https://…/…"
+            )
+            raise ValueError(msg)
+    return value
+
+
+_HOST_KEY = re.compile(
+    r"(?:^|\s)(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521))\s+([A-Za-z0-9+/]{40,}={0,2})(?=\s|$)"
+)
+
+
+def host_keys(value: Any) -> Any:
+    """Public host keys, `TYPE BASE64`, of lines as ssh-keyscan prints them. Raises ValueError."""
+    if isinstance(value, str):
+        found = []
+        for line in re.split(r"[,\n]", value):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            match = _HOST_KEY.search(line.strip())
+            if not match:
+                msg = (
+                    f"{shown(line.strip())} is not a public host key; one looks like "
+                    "ssh-ed25519 AAAA…, as ssh-keyscan -t ed25519 SERVER prints it"
+                )
+                raise ValueError(msg)
+            found.append(f"{match[1]} {match[2]}")
+        return tuple(dict.fromkeys(found))
+    return value
+
+
+def private_key(value: Any) -> Any:
+    """A private SSH key. Never shows it."""
+    if isinstance(value, str):
+        value = value.strip()
+        if not re.match(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\n", value):
+            msg = "is not a private key; it begins with -----BEGIN OPENSSH PRIVATE KEY-----"
+            raise ValueError(msg)
+    return value
+
+
+def _token(value: Any) -> Any:
+    if isinstance(value, str):
+        value = value.strip()
+        if not re.fullmatch(r"[\x21-\x7e]{1,500}", value):
+            msg = "is not a token of printable ASCII characters"
+            raise ValueError(msg)
+    return value
+
+
 def _prefix(value: Any) -> Any:
     if isinstance(value, str) and len(value.strip()) > _MAX_PREFIX:
         msg = f"{shown(value)} is longer than {_MAX_PREFIX} characters"
@@ -221,7 +293,23 @@ Number = BeforeValidator(_whole_number)
 Reports = Annotated[tuple[Address, ...], BeforeValidator(_mailto), AfterValidator(_once)]
 Choice = BeforeValidator(_lower)
 DURATION = "duration"  # marks a number of seconds that is written as 5d
+BY_FILE = "by file"  # marks what is given as NAME_FILE: several lines, or a secret
+Recipient = Annotated[str, AfterValidator(age.check_recipient)]
 Seconds = Annotated[int, BeforeValidator(_duration), DURATION]
+
+
+@dataclass(frozen=True)
+class Given:
+    """One variable as the owner set it. `file` is what NAME_FILE named; the value is its content.
+
+    `kept` is False for what only opens the door to the backup itself.
+    """
+
+    name: str
+    value: str = field(repr=False)
+    secret: bool
+    file: str = field(default="", compare=False)
+    kept: bool = True
 
 
 class Settings(BaseModel):
@@ -388,11 +476,49 @@ class Settings(BaseModel):
         "history keeps them.",
         examples=["on"],
     )] = "off"  # fmt: skip
+    backup_git_remote: Annotated[str | None, BeforeValidator(git_remote), Field(
+        description="The private git repository that the configuration is pushed to, over SSH or "
+        "HTTPS. Default: none, and no backup is made. See docs/backup.md.",
+        examples=["git@git.example.com:me/mail-backup.git"],
+    )] = None  # fmt: skip
+    backup_git_key: Annotated[SecretStr | None, BeforeValidator(private_key), BY_FILE, Field(
+        description="For SSH: the private key that may write there. It has several lines, so it "
+        "is given as a file.",
+        examples=["/data/backup.key"],
+    )] = None  # fmt: skip
+    backup_git_host_key: Annotated[tuple[str, ...], BeforeValidator(host_keys), Field(
+        description="For SSH: the git server's public host key, the only one that is believed; "
+        "several with commas between them. It is what ssh-keyscan prints; compare it with what "
+        "the server's owner publishes.",
+        examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExample"],
+    )] = ()  # fmt: skip
+    backup_git_token: Annotated[SecretStr | None, BeforeValidator(_token), BY_FILE, Field(
+        description="For HTTPS: the token that may write there. The user's name, if the server "
+        "wants a certain one, stands in BACKUP_GIT_REMOTE: https://NAME@….",
+        examples=["/data/backup.token"],
+    )] = None  # fmt: skip
+    backup_age_recipient: Annotated[Many[Recipient], Field(
+        description="Whom the secrets in the backup are encrypted to, by age: the public half of "
+        "what backup --new-key makes. Without it nothing is pushed.",
+        examples=["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"],
+    )] = ()  # fmt: skip
+    backup_plaintext: Annotated[Literal["yes", "no"], Choice, Field(
+        description="`yes`: without BACKUP_AGE_RECIPIENT, push private keys, password hashes and "
+        "credentials as they are. Whoever can read the repository has them then.",
+        examples=["yes"],
+    )] = "no"  # fmt: skip
+    backup_interval: Annotated[Seconds, Field(
+        description="How often the repository is looked at when nothing changes; changes are "
+        "pushed within seconds.",
+        examples=["12h"],
+    )] = 86400  # fmt: skip
 
     # Variables of the provider's hook, from the environment; never a setting's name.
     provider: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
     # LEXICON_<LEXICON_PROVIDER>_<OPTION>, likewise.
     lexicon: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
+    # What was set, as it was set: for the backup.
+    given: tuple[Given, ...] = Field(default=(), repr=False)
 
     @property
     def tls_mode(self) -> str:
@@ -431,13 +557,16 @@ _PREFIXES = (
     "MAX_",
     "GIVE_UP_",
     "SEND_",
+    "BACKUP_",
     "LEXICON_",
     "EVENTS_",
     "LOG_",
 )
 # Not read from a variable of their own name.
-CREDENTIALS = frozenset({"provider", "lexicon"})
-_NAMES = {field.upper(): field for field in Settings.model_fields if field not in CREDENTIALS}
+CREDENTIALS = frozenset({"provider", "lexicon", "given"})
+_NAMES = {name.upper(): name for name in Settings.model_fields if name not in CREDENTIALS}
+_SECRET = frozenset({"ACME_EAB_HMAC_KEY", "BACKUP_GIT_KEY", "BACKUP_GIT_TOKEN"})
+_DOOR = frozenset({"BACKUP_GIT_KEY", "BACKUP_GIT_TOKEN"})
 # Stands in for a missing or wrong MAIL_HOSTNAME while the rest is checked (RFC 2606).
 _NO_HOSTNAME = "missing.invalid"
 
@@ -451,24 +580,24 @@ def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
     problems: dict[str, str] = {}
     raw: dict[str, str] = {}
     from_file: set[str] = set()
-    for name, field in _NAMES.items():
+    for name, key in _NAMES.items():
         value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
         if value and path:
             problems[name] = f"both {name} and {name}_FILE are set; keep one of them"
         elif path:
             try:
-                raw[field] = _read(path)
+                raw[key] = _read(path)
                 from_file.add(name)
             except ValueError as error:
                 problems[name] = f"{name}_FILE: {error}"
         elif value:
-            raw[field] = value
+            raw[key] = value
     hook = _hook(raw.get("acme_dns", ""), hooks, problems)
     lexicon, wrong = _lexicon_options(environ, raw.get("lexicon_provider", ""))
     theirs = hook.variables if hook else frozenset()
     unknown, meant = _unknown(environ, theirs | lexicon.keys() | wrong.keys())
     problems |= wrong | unknown
-    raw = {field: value for field, value in raw.items() if value.strip()}
+    raw = {key: value for key, value in raw.items() if value.strip()}
     provider: dict[str, SecretStr] = {}
     if hook:
         provider, wrong = provider_variables(environ, hook)
@@ -484,7 +613,7 @@ def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
             if name not in unread:
                 _add(problems, name, _explain(name, item, secret=name in from_file))
         # What remains is checked as a whole too, so that nobody mends one problem to meet the next.
-        rest = {field: value for field, value in raw.items() if field.upper() not in problems}
+        rest = {key: value for key, value in raw.items() if key.upper() not in problems}
         settings = Settings.model_validate({"mail_hostname": _NO_HOSTNAME, **rest})
     for name, text in tuple(_conflicts(settings, ignore=frozenset(problems) | meant)):
         _add(problems, name, text)
@@ -496,7 +625,61 @@ def load(environ: Mapping[str, str], hooks: Path = dnsapi.FOLDER) -> Settings:
             "correct .env, then: docker compose up -d. All settings: docs/settings.md",
             exit_code=Exit.SETTINGS,
         )
-    return settings.model_copy(update={"provider": provider, "lexicon": lexicon})
+    given = (
+        *(
+            Given(
+                name, raw[key].strip(), name in _SECRET, environ.get(f"{name}_FILE", ""),
+                kept=name not in _DOOR,
+            )
+            for name, key in _NAMES.items()
+            if key in raw
+        ),
+        *(
+            Given(name, value.get_secret_value(), True, environ.get(f"{name}_FILE", ""))
+            for name, value in sorted((provider | lexicon).items())
+        ),
+    )  # fmt: skip
+    return settings.model_copy(update={"provider": provider, "lexicon": lexicon, "given": given})
+
+
+@dataclass(frozen=True)
+class BackupAccess:
+    """The part of the settings that opens the door to the backup: all that a restore has."""
+
+    remote: str = ""
+    key: str = field(default="", repr=False)
+    host_keys: tuple[str, ...] = ()
+    token: str = field(default="", repr=False)
+
+
+def load_access(environ: Mapping[str, str]) -> BackupAccess:
+    """What is set of it; a new machine may have no other settings yet. Raises UserError."""
+    names: dict[str, Callable[[Any], Any]] = {
+        "BACKUP_GIT_REMOTE": git_remote,
+        "BACKUP_GIT_KEY": private_key,
+        "BACKUP_GIT_HOST_KEY": host_keys,
+        "BACKUP_GIT_TOKEN": _token,
+    }
+    found: dict[str, Any] = {}
+    for name, check in names.items():
+        value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
+        try:
+            if path:
+                value = _read(path)
+            if value.strip():
+                found[name] = check(value)
+        except ValueError as error:
+            msg = f"{name}: {error}"
+            raise UserError(msg, exit_code=Exit.SETTINGS) from None
+    return BackupAccess(
+        found.get("BACKUP_GIT_REMOTE", ""), found.get("BACKUP_GIT_KEY", ""),
+        found.get("BACKUP_GIT_HOST_KEY", ()), found.get("BACKUP_GIT_TOKEN", ""),
+    )  # fmt: skip
+
+
+def read_file(path: str) -> str:
+    """What a file of the owner's holds. Raises ValueError, which never shows the content."""
+    return _read(path)
 
 
 def log_style(environ: Mapping[str, str]) -> str:
@@ -703,3 +886,25 @@ def _conflicts(settings: Settings, ignore: Any) -> Iterator[tuple[str, str]]:
     if settings.public_ipv4 == "none" and settings.public_ipv6 == "none":
         text = "PUBLIC_IPV4 and PUBLIC_IPV6 are both none; a mail server needs one of them"
         yield "PUBLIC_IPV4", text
+    remote = settings.backup_git_remote or ""
+    if remote.startswith("https://"):
+        if not settings.backup_git_token and "BACKUP_GIT_TOKEN" not in ignore:
+            text = (
+                "BACKUP_GIT_TOKEN: BACKUP_GIT_REMOTE is an https:// address, which needs a token "
+                "that may write there; name its file: BACKUP_GIT_TOKEN_FILE=/data/backup.token"
+            )
+            yield "BACKUP_GIT_TOKEN", text
+    elif remote:
+        if not settings.backup_git_key and "BACKUP_GIT_KEY" not in ignore:
+            text = (
+                "BACKUP_GIT_KEY: BACKUP_GIT_REMOTE is reached by SSH, which needs a key that may "
+                "write there; name its file: BACKUP_GIT_KEY_FILE=/data/backup.key"
+            )
+            yield "BACKUP_GIT_KEY", text
+        if not settings.backup_git_host_key and "BACKUP_GIT_HOST_KEY" not in ignore:
+            text = (
+                "BACKUP_GIT_HOST_KEY: BACKUP_GIT_REMOTE is reached by SSH, so the server's public "
+                "host key is needed; ssh-keyscan -t ed25519 SERVER prints it, and the server's "
+                "owner publishes it or its fingerprint to compare with"
+            )
+            yield "BACKUP_GIT_HOST_KEY", text

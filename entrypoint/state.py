@@ -508,3 +508,119 @@ def unserved(state: State, served: tuple[Domain, ...]) -> tuple[Finding, ...]:
         for domain in state.domains
         if domain not in served
     )
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A file of the owner's, byte for byte."""
+
+    content: bytes = field(repr=False)
+    executable: bool = False
+
+
+BACKED_UP = ("domains", "certs", "acme", "reload")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_~*+=@:,-][A-Za-z0-9_.~*+=@:,-]{0,200}")
+_MAX_OWNED = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is not in the backup, by its path below /data. `broken`: it makes no sense, or
+    cannot be read, or is a DKIM key that is gone: what an earlier backup has of it stays there."""
+
+    name: str
+    reason: str
+    broken: bool = False
+
+
+def owned(paths: Paths) -> tuple[dict[str, Owned], tuple[LeftOut, ...]]:
+    """The owner's files by their path below /data, and which are left out.
+
+    Of what is broken the last good copy stands in, which is what serves.
+    """
+    found: dict[str, Owned] = {}
+    left_out: list[LeftOut] = []
+    for path in sorted(item for name in BACKED_UP for item in (paths.data / name).rglob("*")):
+        parts = path.relative_to(paths.data).parts
+        if any(part.startswith(".") for part in parts):
+            continue  # what is being written, or was when something was killed
+        name = "/".join(parts)
+        if path.is_symlink():
+            left_out.append(LeftOut(name, "it is a link"))
+        elif path.is_dir():
+            continue
+        elif not all(_PLAIN_NAME.fullmatch(part) for part in parts):
+            reason = "its name holds a character that is none of A-Z a-z 0-9 ._~*+=@:,-"
+            left_out.append(LeftOut(name, reason))
+        else:
+            try:
+                status = path.stat()
+                if status.st_size > _MAX_OWNED:
+                    left_out.append(LeftOut(name, f"it is larger than {_MAX_OWNED >> 20} MB"))
+                    continue
+                found[name] = Owned(path.read_bytes(), bool(status.st_mode & 0o100))
+            except FileNotFoundError:
+                continue  # gone meanwhile
+            except OSError as error:
+                reason = f"it cannot be read: {error.strerror}"
+                left_out.append(LeftOut(name, reason, broken=True))
+    for name, reason in broken_files(found).items():
+        del found[name]
+        left_out.append(LeftOut(name, reason, broken=True))
+    for name, content in _good_copies(paths).items():
+        is_key = name.startswith("domains/") and "/dkim:" in name
+        if name not in found and (is_key or any(item.name == name for item in left_out)):
+            found[name] = Owned(content)
+            left_out.append(LeftOut(name, "its last good copy serves", broken=True))
+    return found, tuple(left_out)
+
+
+def _good_copies(paths: Paths) -> dict[str, bytes]:
+    """The last good copies, by the path below /data of what they are copies of."""
+    found = {}
+    for path in sorted(paths.good.rglob("*")):
+        parts = path.relative_to(paths.good).parts
+        if path.is_file() and not any(part.startswith(".") for part in parts):
+            name = "/".join(parts if parts[0] == "certs" else ("domains", *parts))
+            with suppress(OSError):
+                found[name] = path.read_bytes()
+    return found
+
+
+def broken_files(files: Mapping[str, Owned]) -> dict[str, str]:
+    """The owner's files that make no sense, and why."""
+    found = {}
+    for name, file in files.items():
+        if reason := problem(name, file.content):
+            found[name] = reason
+    for name in files:
+        if name.startswith("certs/") and name.endswith(f"/{certs.CHAIN}"):
+            key = name.removesuffix(certs.CHAIN) + certs.KEY
+            try:
+                certs.load(files[name].content, files[key].content if key in files else b"")
+            except ValueError as error:
+                found |= {item: str(error) for item in (name, key) if item in files}
+    return found
+
+
+def problem(name: str, content: bytes) -> str:
+    """What is wrong with an owner's file by its path below /data; an empty string if nothing."""
+    parts = name.split("/")
+    try:
+        if parts[0] != "domains" or len(parts) < 3:
+            return ""
+        domain = Domain.parse(parts[1])
+        if parts[2:] == ["users"]:
+            userdb.parse(_text(content))
+        elif parts[2:] == ["aliases"]:
+            aliases.parse(_text(content), domain)
+        elif parts[2:] == ["acme.env"]:
+            dnsapi.parse_environment(_text(content))
+        else:
+            match = _RETIRED.fullmatch(parts[-1])
+            selector = dkim.selector_of(match["name"] if match else parts[-1])
+            if selector:
+                dkim.load(selector, content)
+    except ValueError as error:
+        return str(error)
+    return ""

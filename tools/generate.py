@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entrypoint.settings import CREDENTIALS, DURATION, Settings
+from entrypoint.settings import BY_FILE, CREDENTIALS, DURATION, Settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,7 +51,7 @@ def _settings() -> Iterator[tuple[str, str, str, bool, str]]:
         if not info.description or not info.examples:
             sys.exit(f"{field} has no description or no example")
         yield (
-            field.upper(),
+            f"{field.upper()}_FILE" if BY_FILE in info.metadata else field.upper(),
             info.description,
             str(info.examples[0]),
             info.is_required(),

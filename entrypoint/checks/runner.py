@@ -11,6 +11,7 @@ from datetime import datetime
 
 from entrypoint.checks import (
     accounts,
+    backup,
     certificates,
     dmarc,
     dnssec,
@@ -51,6 +52,7 @@ THEMES = (
     Theme("reports", "DMARC reports of the last week", dmarc.check),
     Theme("mail", "queue, deferrals, receivers' last answers", mail.check),
     Theme("accounts", "users, aliases, postmaster and abuse", accounts.check),
+    Theme("backup", "pushed, checked, nothing left out", backup.check),
 )
 
 

@@ -12,7 +12,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
-from entrypoint import apply, control, lending, output, reconcile, renewal, rights, rotation, state
+from entrypoint import (
+    apply,
+    backup,
+    control,
+    keeping,
+    lending,
+    output,
+    reconcile,
+    renewal,
+    rights,
+    rotation,
+    state,
+)
 from entrypoint.checks import accounts, daily
 from entrypoint.dns.lookup import Authoritative
 from entrypoint.errors import UserError
@@ -55,6 +67,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     threading.Thread(target=_renew, args=(renewer, paths, stop), daemon=True).start()
     threading.Thread(target=_rotate, args=(settings, paths, ids, stop), daemon=True).start()
     threading.Thread(target=_look_daily, args=(settings, paths, ids, stop), daemon=True).start()
+    threading.Thread(target=_back_up, args=(settings, paths, ids, stop), daemon=True).start()
     while not stop.wait(_LOOK):
         try:
             keeper.look()
@@ -85,6 +98,10 @@ def _look_daily(settings: Settings, paths: Paths, ids: Ids, stop: threading.Even
             output.log("doctor", f"error: {error}")
         except Exception:
             output.log("doctor", f"error: {traceback.format_exc()}")
+
+
+def _back_up(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -> None:
+    keeping.keep(settings, paths, ids, lambda text: output.log("backup", text), stop)
 
 
 def _await_mail(paths: Paths, stop: threading.Event) -> None:
@@ -186,6 +203,7 @@ class Keeper:
             *self._news,
             *self._alarms,
             *renewal.findings(self.settings, current, datetime.now(UTC)),
+            *backup.findings(self.settings, self.paths, datetime.now(UTC)),
         )
         now = {(finding.id, finding.subject): finding for finding in found}
         for key, finding in now.items():
@@ -202,9 +220,15 @@ class Keeper:
 
 
 def signature(paths: Paths) -> Signature:
-    """Names, sizes and times of the files that are served or say how certificates fare."""
+    """Names, sizes and times of the files that are served or say how certificates and backup
+    fare."""
     seen = []
-    files = (*paths.domains.glob("*/*"), *paths.certs.glob("*/*"), *paths.issues.glob("*.json"))
+    files = (
+        *paths.domains.glob("*/*"),
+        *paths.certs.glob("*/*"),
+        *paths.issues.glob("*.json"),
+        paths.backup_memory,
+    )
     for path in sorted(files):
         try:
             found = path.stat()

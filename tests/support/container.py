@@ -62,6 +62,22 @@ def checked(result: Result) -> Result:
     return result
 
 
+def at_a_terminal(*argv: str, answers: Sequence[str]) -> tuple[str, int]:
+    """`docker ARGV…` at a terminal; types an answer at each prompt. What is seen, and how it
+    ends."""
+    terminal, other = os.openpty()
+    left, seen = list(answers), ""
+    with subprocess.Popen(["docker", *argv], stdin=other, stdout=other, stderr=other) as process:  # noqa: S603, S607
+        os.close(other)
+        # Reading raises OSError when the other side is closed.
+        with suppress(OSError), open(terminal, "r+b", buffering=0) as stream:  # noqa: PTH123
+            while chunk := stream.read(1000):
+                seen += chunk.decode(errors="replace")
+                if left and seen.rstrip(" ").endswith(":"):
+                    stream.write(f"{left.pop(0)}\r".encode())
+        return seen, process.wait(30)
+
+
 class Container:
     """A container by its name; it may be replaced by another of that name meanwhile."""
 
@@ -113,20 +129,8 @@ class Container:
         return docker("exec", *options, self.name, *argv, input=input, timeout=timeout)
 
     def type_in(self, *argv: str, answers: Sequence[str]) -> tuple[str, int]:
-        """`docker exec -it` at a terminal; types an answer at each prompt. What is seen, and how
-        it ends."""
-        terminal, other = os.openpty()
-        command = ["docker", "exec", "-it", self.name, *argv]
-        left, seen = list(answers), ""
-        with subprocess.Popen(command, stdin=other, stdout=other, stderr=other) as process:  # noqa: S603
-            os.close(other)
-            # Reading raises OSError when the other side is closed.
-            with suppress(OSError), open(terminal, "r+b", buffering=0) as stream:  # noqa: PTH123
-                while chunk := stream.read(1000):
-                    seen += chunk.decode(errors="replace")
-                    if left and seen.rstrip(" ").endswith(":"):
-                        stream.write(f"{left.pop(0)}\r".encode())
-            return seen, process.wait(30)
+        """`docker exec -it`: see `at_a_terminal`."""
+        return at_a_terminal("exec", "-it", self.name, *argv, answers=answers)
 
     def docker(self, verb: str, *options: str) -> Result:
         """`docker VERB …` on this container."""

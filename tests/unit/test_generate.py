@@ -11,7 +11,11 @@ from entrypoint import settings
 from entrypoint.settings import Settings
 from tools import generate
 
-NAMES = [field.upper() for field, info in Settings.model_fields.items() if info.examples]
+NAMES = [
+    f"{field.upper()}_FILE" if settings.BY_FILE in info.metadata else field.upper()
+    for field, info in Settings.model_fields.items()
+    if info.examples
+]
 
 
 def test_the_files_in_the_repository_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_an_empty_value_counts_as_not_set(name: str) -> None:
 def test_every_setting_has_its_example_accepted() -> None:
     """The examples of .env.example are themselves right."""
     for field, info in Settings.model_fields.items():
-        if info.examples and not field.startswith(("acme", "tls")):
+        if info.examples and not field.startswith(("acme", "tls", "backup_git")):
             environ = {field.upper(): str(info.examples[0])}
             if field == "mail_hostname":
                 settings.load(environ)
@@ -158,3 +158,97 @@ def test_how_to_log_is_known_while_the_settings_have_problems(
 def test_how_to_log_from_a_file(tmp_path: Path) -> None:
     file = put(tmp_path / "format", "json\n")
     assert settings.log_style({"LOG_FORMAT_FILE": str(file)}) == "json"
+
+
+# The backup: what belongs together, and what was set.
+
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----"
+HOST_KEY = "ssh-ed25519 " + "A" * 68
+
+
+def ssh_backup(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {
+        "BACKUP_GIT_REMOTE": "git@git.example.com:me/backup.git",
+        "BACKUP_GIT_KEY_FILE": str(put(tmp_path / "key", f"{KEY}\n")),
+        "BACKUP_GIT_HOST_KEY": HOST_KEY,
+        **more,
+    }
+
+
+def test_a_backup_over_ssh(tmp_path: Path) -> None:
+    found = asked(**ssh_backup(tmp_path))
+    assert found.backup_git_key
+    assert found.backup_git_key.get_secret_value() == KEY
+    assert "c2VjcmV0" not in repr(found)
+    assert found.backup_git_host_key == (HOST_KEY,)
+
+
+@pytest.mark.parametrize(
+    ("remote", "right"),
+    [
+        ("git@git.example.com:me/backup.git", True),
+        ("ssh://git@git.example.com:2222/srv/backup.git", True),
+        ("ssh://git@[2001:db8::1]/srv/backup.git", True),
+        ("git@git.example.com:~/backup.git", True),
+        ("me@git.example.com:-oProxyCommand=id", False),
+        ("ssh://-oProxyCommand=id/x", False),
+        ("-u@x:y", False),
+        ("ext::sh -c id", False),
+        ("file:///srv/backup.git", False),
+        ("/srv/backup.git", False),
+        ("http://git.example.com/x.git", False),
+        ("git@git.example.com:a b", False),
+        ("git@git.example.com", False),
+    ],
+)
+def test_addresses_of_repositories(remote: str, right: bool, tmp_path: Path) -> None:
+    environ = ssh_backup(tmp_path, BACKUP_GIT_REMOTE=remote)
+    if right:
+        assert asked(**environ).backup_git_remote == remote
+    else:
+        with pytest.raises(UserError, match="is not the address of a git repository"):
+            asked(**environ)
+
+
+def test_a_password_in_the_address_is_not_shown() -> None:
+    with pytest.raises(UserError, match="holds a password") as caught:
+        asked(BACKUP_GIT_REMOTE="https://me:hunter2@git.example.com/x.git")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_a_backup_over_ssh_lacks() -> None:
+    with pytest.raises(UserError) as caught:
+        asked(BACKUP_GIT_REMOTE="git@git.example.com:me/backup.git")
+    assert "BACKUP_GIT_KEY: " in str(caught.value)
+    assert "BACKUP_GIT_HOST_KEY: " in str(caught.value)
+    with pytest.raises(UserError, match="BACKUP_GIT_TOKEN: "):
+        asked(BACKUP_GIT_REMOTE="https://git.example.com/x.git")
+
+
+def test_host_keys_as_ssh_keyscan_prints_them(tmp_path: Path) -> None:
+    path = put(tmp_path / "keys", f"# git:22 SSH-2.0\ngit {HOST_KEY}\n[git]:2222 {HOST_KEY} me\n")
+    environ = ssh_backup(tmp_path, BACKUP_GIT_HOST_KEY="", BACKUP_GIT_HOST_KEY_FILE=str(path))
+    assert asked(**environ).backup_git_host_key == (HOST_KEY,)
+    with pytest.raises(UserError, match="is not a public host key"):
+        asked(**ssh_backup(tmp_path, BACKUP_GIT_HOST_KEY="SHA256:abc"))
+
+
+def test_what_was_set_is_remembered_as_it_was_set(tmp_path: Path) -> None:
+    found = asked(**ssh_backup(tmp_path, DMARC_POLICY="reject"))
+    given = {item.name: item for item in found.given}
+    assert given["DMARC_POLICY"].value == "reject"
+    assert not given["DMARC_POLICY"].secret
+    assert given["BACKUP_GIT_KEY"].secret
+    assert given["BACKUP_GIT_KEY"].file == str(tmp_path / "key")
+    assert not given["BACKUP_GIT_KEY"].kept
+    assert "SPF_ALL" not in given
+
+
+def test_the_door_to_a_backup_needs_no_other_setting(tmp_path: Path) -> None:
+    found = settings.load_access(ssh_backup(tmp_path))
+    assert found.remote == "git@git.example.com:me/backup.git"
+    assert found.key == KEY
+    assert found.host_keys == (HOST_KEY,)
+    assert settings.load_access({}) == settings.BackupAccess()
+    with pytest.raises(UserError, match="BACKUP_GIT_KEY: is not a private key"):
+        settings.load_access({"BACKUP_GIT_KEY": "hunter2"})

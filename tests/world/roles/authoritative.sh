@@ -105,6 +105,7 @@ ns        A    $WORLD_NET4.2
 ns        AAAA $WORLD_NET6::2
 acme      A    $WORLD_NET4.14
 acme      AAAA $WORLD_NET6::14
+git       A    $WORLD_NET4.22
 resolver  A    $WORLD_NET4.53
 resolver  AAAA $WORLD_NET6::53
 END

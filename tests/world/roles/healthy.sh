@@ -18,5 +18,6 @@ case $1 in
     authoritative | resolver) answers mx.elsewhere.example ;;
     receiver) listens 8891 && listens 8893 && greets ;;
     outside) listens 8891 && greets ;;
+    git) listens 22 && listens 443 ;;
     pebble) curl -sf --cacert /srv/ca.pem https://localhost:14000/dir >/dev/null ;;
 esac

@@ -1,0 +1,64 @@
+"""The backup: made at all, at the remote, and proven to restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from entrypoint import backup, seals
+from entrypoint.checks.context import CheckContext
+from entrypoint.findings import Finding, Level
+
+_WHY = (
+    "Without the DKIM keys a new machine needs new DNS records, and without the users nobody can "
+    "log in."
+)
+_LATE = 2  # intervals without a word from the remote
+_WEEKS = 2  # weeks without a check
+
+
+def check(context: CheckContext) -> list[Finding]:
+    memory = seals.load(context.paths)
+    pushed = datetime.fromtimestamp(memory.pushed_at if memory else 0.0, UTC)
+    seen = f"last push: {pushed:%Y-%m-%d %H:%M} UTC" if memory and memory.pushed_at else "no push"
+    return [
+        *(
+            replace(item, why=_WHY, seen=seen)
+            for item in backup.findings(context.settings, context.paths, context.now)
+        ),
+        *_age(context),
+    ]
+
+
+def _age(context: CheckContext) -> Iterator[Finding]:
+    settings = context.settings
+    if not settings.backup_git_remote:
+        yield Finding(
+            "no-backup", Level.INFO, "No backup of the configuration is made.",
+            "docs/backup.md has the five steps to one", seen="BACKUP_GIT_REMOTE is not set",
+            why=_WHY,
+        )  # fmt: skip
+        return
+    memory = seals.load(context.paths)
+    if memory is None or not memory.pushed_at:
+        yield Finding(
+            "backup-never", Level.WARN, "Nothing has been pushed to the backup yet.",
+            "see why: docker exec mail backup", seen="no push so far", why=_WHY,
+        )  # fmt: skip
+        return
+    pushed = datetime.fromtimestamp(memory.pushed_at, UTC)
+    if not memory.trouble and context.now - pushed > _LATE * timedelta(
+        seconds=settings.backup_interval
+    ):
+        yield Finding(
+            "backup-old", Level.WARN, "The backup has not been looked at for long.",
+            "see why: docker exec mail backup, and the log of the keeper",
+            seen=f"pushed last on {pushed:%Y-%m-%d %H:%M} UTC", why=_WHY,
+        )  # fmt: skip
+    checked = datetime.fromtimestamp(memory.checked.when if memory.checked else 0.0, UTC)
+    if context.now - max(checked, pushed - timedelta(weeks=_WEEKS)) > timedelta(weeks=_WEEKS):
+        yield Finding(
+            "backup-unchecked", Level.WARN, "Nobody has seen for long that the backup restores.",
+            "docker exec mail backup --check", seen="no check in the last two weeks", why=_WHY,
+        )  # fmt: skip
