@@ -144,8 +144,9 @@ def test_the_keeper_takes_back_what_a_killed_verb_left(
     monkeypatch.setattr(output, "log", lambda *_: None)
     said: list[str] = []
 
-    def request(_path: Path, command: str) -> dict[str, bool]:
-        said.append(command)
+    def request(path: Path, command: str, **_options: float) -> dict[str, bool]:
+        if path == paths.holder_socket:
+            said.append(command)
         return {"done": True}
 
     monkeypatch.setattr(control, "request", request)
