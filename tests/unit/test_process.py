@@ -212,3 +212,27 @@ def test_becoming_another_program(tmp_path: Path) -> None:
     assert pid == (tmp_path / "pid").read_text()
     assert "'ONLY': 'this'" in environ
     assert "HOME" not in environ
+
+
+# Exchanges: input in, output back
+
+
+def test_an_exchange_gives_input_and_keeps_output_apart() -> None:
+    answer = process.exchange(
+        [SH, "-c", 'cat; echo "$A" >&2; exit 3'], {"A": "b\u00e9"}, timeout=10, input=b"\0\xff"
+    )
+    assert (answer.status, answer.output, answer.words) == (3, b"\0\xff", "b\u00e9\n")
+
+
+def test_an_exchange_that_reads_nothing_is_no_error() -> None:
+    answer = process.exchange([SH, "-c", "exit 0"], {}, timeout=10, input=b"x" * 1_000_000)
+    assert answer.status == 0
+
+
+def test_an_exchange_that_does_not_end_is_killed_with_all_its_children() -> None:
+    answer = process.exchange(
+        [SH, "-c", "sleep 60 & echo $!; wait"], {"PATH": "/usr/bin:/bin"}, timeout=0.5
+    )
+    assert answer.status == 124
+    with suppress(ProcessLookupError):  # it may be gone already
+        assert ends(int(answer.output))

@@ -280,7 +280,8 @@ def test_a_host_without_resolver_proves_nothing(monkeypatch: pytest.MonkeyPatch)
     assert answer.reason.startswith("this host has no resolver: ")
 
 
-@given(st.text(max_size=80))
+# Hypothesis also draws strings that stand in the code, and example.com does exist here.
+@given(st.text(max_size=80).filter(lambda name: "example" not in name))
 def test_a_name_that_cannot_be_does_not_exist(name: str) -> None:
     """SPF records can name anything."""
     with pytest.MonkeyPatch.context() as patch:
