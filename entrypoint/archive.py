@@ -41,7 +41,7 @@ def is_clear(name: str, content: bytes) -> bool:
     if _PEM_MARK in content:
         return False
     match parts:
-        case ["domains", _, "aliases"] | ["certs", _, certs.CHAIN]:
+        case ["domains", _, "aliases" | "senders"] | ["certs", _, certs.CHAIN]:
             return True
         case ["acme", *_]:
             return parts[-1].endswith(".cer")
@@ -187,6 +187,8 @@ def group_of(path: str) -> Group:
             return Group("users", domain)
         case ["data", "domains", domain, "aliases"]:
             return Group("aliases", domain)
+        case ["data", "domains", domain, "senders"]:
+            return Group("senders", domain)
         case ["data", "domains", domain, "acme.env"]:
             return Group("acme", domain)
         case ["data", "domains", domain, name, *_] if name.startswith("dkim"):

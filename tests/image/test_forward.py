@@ -55,7 +55,7 @@ def test_mail_from_outside_arrives_with_spf_of_ours_and_dkim_of_theirs(
     message_id = world.send_from_outside(f"{local}@{DOMAIN}", subject, family=family)
     [delivery] = world.wait_for(message_id=message_id, timeout=30)
     assert delivery.to == f"me@{leaves}.example.net"
-    assert delivery.envelope_from == f"{local}+fwd_from=v{family}=elsewhere.example@{DOMAIN}"
+    assert delivery.envelope_from == f"{local}+fwd_from=v{family}=writer.example@{DOMAIN}"
     assert delivery.spf == "pass", "of the rewritten sender"
     assert delivery.dkim == {OUTSIDE: "pass"}, "whoever wrote signed it, and nothing was changed"
     assert delivery.dmarc == "pass", "the writer's domain says p=reject"

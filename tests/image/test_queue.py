@@ -42,7 +42,7 @@ def mailbox(where: Neighbourhood, tmp_path: Path) -> Iterator[Mailbox]:
 @pytest.fixture
 def server(servers: Servers) -> Server:
     server = servers.make()
-    server.log.tolerate(r"failed .temporary.")
+    server.log.tolerate(r" mail +deferred id=")
     server.up()
     return server
 

@@ -101,7 +101,7 @@ def demo(world: World, mail: Installation, broken: str) -> int:
         if delivery.to != MAILBOX or not delivery.envelope_from.endswith(f"@{DOMAIN}"):
             failures.append(f"forward: to {delivery.to}, sender {delivery.envelope_from}")
     say(f"the answer to it, as {SENDER} through port 587, with a real mail client (swaks)")
-    subject = submit(world, "v4@elsewhere.example", secret, outside[SENDER])
+    subject = submit(world, "v4@writer.example", secret, outside[SENDER])
     [delivery] = world.wait_for(subject=subject)
     messages.append(Message(f"the answer, as {SENDER}", NET.v6(10), OWN, delivery))
     say("the receivers' verdicts")

@@ -462,11 +462,11 @@ class World:
     def send_from_outside(self, to: str, subject: str, *, family: int = 4) -> str:
         """Has somebody else's server sign and send a message, by IPv4 or IPv6; its Message-ID.
 
-        The sender is v4@ or v6@elsewhere.example, of which SPF, DKIM and DMARC (p=reject) hold.
+        The sender is v4@ or v6@writer.example, of which SPF, DKIM and DMARC (p=reject) hold.
         """
         self._publish_outside()
-        sender = f"v{family}@elsewhere.example"
-        message_id = f"<{uuid.uuid4().hex}@elsewhere.example>"
+        sender = f"v{family}@writer.example"
+        message_id = f"<{uuid.uuid4().hex}@writer.example>"
         lines = [
             f"From: Somebody <{sender}>", f"To: {to}", f"Subject: {subject}",
             f"Date: {formatdate()}", f"Message-ID: {message_id}", "", "Hello.", "",
@@ -477,7 +477,7 @@ class World:
 
     def _publish_outside(self) -> None:
         """The key that the outside server has made, in its domain's zone."""
-        zone = "elsewhere.example"
+        zone = "writer.example"
         if "_domainkey" not in self.zone(zone):
             strings = re.findall(r'"[^"]*"', self.exec("outside", "cat", "/srv/dkim.txt"))
             command = ("replace-rrset", zone, "out._domainkey", "TXT", "60", " ".join(strings))

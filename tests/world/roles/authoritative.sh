@@ -72,7 +72,7 @@ reverse4_zone() {
     ptr4 25 mx.example.net
     ptr4 26 mx.elsewhere.example
     ptr4 27 mx4.example.net
-    ptr4 40 out.elsewhere.example
+    ptr4 40 out.writer.example
     ptr4 53 resolver.example.net
 }
 
@@ -83,7 +83,7 @@ reverse6_zone() {
     ptr6 25 mx.example.net
     ptr6 26 mx.elsewhere.example
     ptr6 28 mx6.example.net
-    ptr6 40 out.elsewhere.example
+    ptr6 40 out.writer.example
     ptr6 53 resolver.example.net
 }
 
@@ -118,7 +118,14 @@ elsewhere_zone() {
 @      MX   10 mx
 mx     A    $WORLD_NET4.26
 mx     AAAA $WORLD_NET6::26
-@      TXT  "v=spf1 a:out.elsewhere.example -all"
+END
+}
+
+writer_zone() {
+    start writer.example.
+    cat <<END
+\$ORIGIN writer.example.
+@      TXT  "v=spf1 a:out.writer.example -all"
 _dmarc TXT  "v=DMARC1; p=reject"
 out    A    $WORLD_NET4.40
 out    AAAA $WORLD_NET6::40
@@ -141,5 +148,6 @@ reverse4_zone | load-zone.sh "$REVERSE4"
 reverse6_zone | load-zone.sh "$REVERSE6"
 provider_zone | load-zone.sh example.net.
 elsewhere_zone | load-zone.sh elsewhere.example.
+writer_zone | load-zone.sh writer.example.
 
 exec pdns_server --daemon=no --guardian=no --disable-syslog --write-pid=no

@@ -1,11 +1,11 @@
 #!/bin/bash
 # Somebody else's mail server, which sends: Postfix with OpenDKIM signs as
-# elsewhere.example and delivers to whatever MX there is. v4@elsewhere.example
+# writer.example and delivers to whatever MX there is. v4@writer.example
 # leaves by IPv4, v6@ by IPv6. /srv/dkim.txt is its DKIM record, for a zone file.
 set -euo pipefail
 : "${WORLD_NET4:?}" "${WORLD_NET6:?}"
 
-readonly NAME=out.elsewhere.example DOMAIN=elsewhere.example SELECTOR=out
+readonly NAME=out.writer.example DOMAIN=writer.example SELECTOR=out
 
 opendkim-genkey -b 2048 -d "$DOMAIN" -s "$SELECTOR" -D /srv
 mv "/srv/$SELECTOR.txt" /srv/dkim.txt
