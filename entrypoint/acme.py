@@ -131,20 +131,13 @@ def account_file(request: Request) -> tuple[Path, str] | None:
         return None
     # acme.sh leaves the port out of its folder's name.
     server = re.sub(
-        r"^https://([^/:]+)(:[0-9]+)?", r"\1", _URLS.get(request.server, request.server)
+        r"^https://([^/:]+)(:[0-9]+)?",
+        r"\1",
+        dnsapi.AUTHORITIES.get(request.server, request.server),
     )
     kid, key = request.eab
     text = f"CA_EAB_KEY_ID='{kid}'\nCA_EAB_HMAC_KEY='{key}'\n"
     return request.home / "ca" / server / "ca.conf", text
-
-
-# acme.sh's short names of authorities that want external account binding.
-_URLS = {
-    "zerossl": "https://acme.zerossl.com/v2/DV90",
-    "sslcom": "https://acme.ssl.com/sslcom-dv-ecc",
-    "google": "https://dv.acme-v02.api.pki.goog/directory",
-    "googletest": "https://dv.acme-v02.test-api.pki.goog/directory",
-}
 
 
 def run(

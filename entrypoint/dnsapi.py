@@ -18,6 +18,28 @@ _OPTION = re.compile(r"^ ([A-Za-z_][A-Za-z0-9_]*) (.*)$")
 _READ = re.compile(r"_readaccountconf(?:_mutable)?\s+\"?([A-Za-z_][A-Za-z0-9_]*)")
 
 
+# acme.sh's own names of the authorities that it knows (its CA_NAMES and CA_SERVERS). ssl.com has
+# another directory for RSA keys, of which none are made here.
+AUTHORITIES = {
+    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
+    "letsencrypt.org": "https://acme-v02.api.letsencrypt.org/directory",
+    "letsencrypt_test": "https://acme-staging-v02.api.letsencrypt.org/directory",
+    "letsencrypttest": "https://acme-staging-v02.api.letsencrypt.org/directory",
+    "letsencrypt.org_test": "https://acme-staging-v02.api.letsencrypt.org/directory",
+    "zerossl": "https://acme.zerossl.com/v2/DV90",
+    "zerossl.com": "https://acme.zerossl.com/v2/DV90",
+    "sslcom": "https://acme.ssl.com/sslcom-dv-ecc",
+    "ssl.com": "https://acme.ssl.com/sslcom-dv-ecc",
+    "google": "https://dv.acme-v02.api.pki.goog/directory",
+    "google.com": "https://dv.acme-v02.api.pki.goog/directory",
+    "googletest": "https://dv.acme-v02.test-api.pki.goog/directory",
+    "google_test": "https://dv.acme-v02.test-api.pki.goog/directory",
+    "google.com_test": "https://dv.acme-v02.test-api.pki.goog/directory",
+    "actalis": "https://acme-api.actalis.com/acme/directory",
+    "actalis.com": "https://acme-api.actalis.com/acme/directory",
+}
+
+
 @dataclass(frozen=True)
 class Hook:
     """`variables` is all that the hook reads; `groups` are the ways to give it credentials."""

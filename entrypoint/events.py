@@ -70,7 +70,8 @@ def history(
     """Events, the oldest first; if there are more than `limit` (at most 10,000), the newest ones.
 
     Of one message (`id`), or in which an address takes part as sender, recipient or login, in
-    whatever case it is written. Raises control.UnreachableError.
+    whatever case it is written; WAITING and DONE are found by the id alone. Raises
+    control.UnreachableError.
     """
     ids = None if id is None else (id,)
     return _history(paths, Query("history", ids, address, since, tuple(kinds), limit))

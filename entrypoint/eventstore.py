@@ -63,6 +63,7 @@ class Store:
         self._max_bytes = max_bytes
         self._db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
         try:
+            self.path.chmod(0o600)  # as after a restore; its companions take its mode
             # NORMAL: a power cut may cost the last events, never the file (sqlite.org/pragma.html).
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "temp_store = MEMORY",
                            "journal_size_limit = 4194304", "cache_size = -1000"):  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from enum import IntEnum
 from pathlib import Path
 
@@ -25,6 +25,8 @@ REPORTS = ("rua", "ruf")
 DEFAULT = "0-default"
 # And of the self-signed one, which covers every domain: it sorts last, to stand before no other.
 STAND_IN = "zzz-self-signed"
+
+_RENEW_SELF_SIGNED = timedelta(days=30)  # before its end
 
 
 class Effect(IntEnum):
@@ -107,8 +109,11 @@ def missing(
             selector = _free(prefix, algorithm, have.selectors)
             path = paths.domain(domain) / file_name(selector)
             found.append(MissingKey(domain, selector, algorithm, path))
-    if not state.self_signed or not all(
-        state.self_signed.covers(name) for name in _served_names(settings)
+    stand_in = state.self_signed
+    if (
+        not stand_in
+        or stand_in.not_after.date() <= today + _RENEW_SELF_SIGNED
+        or not all(stand_in.covers(name) for name in _served_names(settings))
     ):
         found.append(MissingCertificate(_served_names(settings), paths.certs / certs.SELF_SIGNED))
     return tuple(found)

@@ -68,12 +68,17 @@ def _driver_name(value: Any) -> Any:
 
 
 def _acme_server(value: Any) -> Any:
-    if isinstance(value, str):
-        value = value.strip()
-        if not re.fullmatch(r"[a-z0-9_]{1,40}|https://[A-Za-z0-9./:_-]{1,200}", value):
-            msg = f"{shown(value)} is neither a name such as letsencrypt nor an https:// URL"
-            raise ValueError(msg)
-    return value
+    if not isinstance(value, str):
+        return value
+    value = value.strip()
+    if re.fullmatch(r"https://[A-Za-z0-9./:_-]{1,200}", value):
+        return value
+    if value.lower() in dnsapi.AUTHORITIES:
+        return value.lower()
+    near = difflib.get_close_matches(value.lower(), dnsapi.AUTHORITIES, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    msg = f"{shown(value)} is neither a name such as letsencrypt nor an https:// URL{hint}"
+    raise ValueError(msg)
 
 
 def _acme_safe(value: Any) -> Any:
@@ -600,15 +605,11 @@ def _read(path: str) -> str:
     return text
 
 
-# Switches of acme.sh itself that do no harm.
-_ACME_SH = frozenset({"ACME_USE_WGET"})
-
-
 def _unknown(environ: Mapping[str, str], provider: frozenset[str]) -> dict[str, str]:
     problems = {}
     for name in environ:
         base = name.removesuffix("_FILE")
-        if base in _NAMES or base in provider or name in _ACME_SH:
+        if base in _NAMES or base in provider:
             continue
         near = difflib.get_close_matches(base, _NAMES, n=1, cutoff=0.8)
         near = near or difflib.get_close_matches(base, provider, n=1, cutoff=0.85)

@@ -49,7 +49,7 @@ THEMES = (
     Theme("keys", "DKIM keys here and in DNS, a test signature", keys.check),
     Theme("lists", "block lists of addresses and domains", lists.check),
     Theme("reports", "DMARC reports of the last week", dmarc.check),
-    Theme("mail", "queue, receivers' last answers", mail.check),
+    Theme("mail", "queue, deferrals, receivers' last answers", mail.check),
     Theme("accounts", "users, aliases, postmaster and abuse", accounts.check),
 )
 

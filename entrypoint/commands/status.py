@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from entrypoint.state import State
 from entrypoint.userdb import Denied
 
 _HOUR = 3600.0
+_WIDTH = 80
 _DESTINATIONS = 8
 _WAIT = 9.0  # seconds: longer than the holder waits for its reader
 
@@ -52,9 +54,9 @@ def _look(context: Context, now: float) -> dict[str, Any]:
         "host": str(context.settings.mail_hostname),
         "healthy": not judged.problems,
         "problems": list(judged.problems),
-        "uptime": now - judged.started if judged.started else None,
+        "uptime": round(now - judged.started, 1) if judged.started else None,
         "programs": [
-            {"name": item.name, "state": item.state, "seconds": now - item.since}
+            {"name": item.name, "state": item.state, "seconds": round(now - item.since, 1)}
             for item in judged.programs
         ],
         "chasquid": {
@@ -97,7 +99,7 @@ def _queue(context: Context, now: float) -> dict[str, Any]:
         found = Summary.from_json(answer)
     except (UnreachableError, KeyError, TypeError) as error:
         return {"error": str(error)}
-    oldest = None if found.oldest is None else max(0.0, now - found.oldest)
+    oldest = None if found.oldest is None else round(max(0.0, now - found.oldest), 1)
     return {"depth": found.depth, "most": context.settings.max_queue, "oldest_seconds": oldest}
 
 
@@ -133,7 +135,7 @@ def _screen(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['host']}: {'healthy' if found['healthy'] else 'NOT HEALTHY'}"
     yield f"tambo {found['version']}{up}"
     for text in found["problems"]:
-        yield f"  {text}"
+        yield from _wrapped(text)
     yield ""
     yield "Programs"
     for item in found["programs"]:
@@ -155,7 +157,8 @@ def _screen(found: dict[str, Any]) -> Iterator[str]:
         yield f"  {domain:<40} {count}"
     if found["warnings"]:
         yield "Warnings"
-        yield from (f"  {text}" for text in found["warnings"])
+        for text in found["warnings"]:
+            yield from _wrapped(text)
     yield from _doctor_lines(found["doctor"])
 
 
@@ -191,6 +194,13 @@ def _doctor_lines(doctor: dict[str, Any]) -> Iterator[str]:
     if doctor["when"]:
         yield f"Doctor, {doctor['when']}"
         yield f"  {doctor['fail']} wrong, {doctor['warn']} to look at (docker exec mail doctor)"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _age(seconds: float | None) -> str:

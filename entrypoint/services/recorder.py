@@ -157,7 +157,9 @@ class Recorder:
                 self._owes = True
                 return
             number, fields = int(content[0]), content[1]
-        except (ValueError, KeyError, TypeError, IndexError):
+            if not 0 < number < 1 << 62:
+                raise ValueError  # SQLite takes no more
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError):
             self.log("recorder", "error: a line is not the holder's")
             return
         self._last = number

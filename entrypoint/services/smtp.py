@@ -40,6 +40,7 @@ _RELOAD_WAIT = 5.0  # seconds for chasquid to read users and aliases
 _READ_WAIT = 8.0  # seconds for a look at the queue, at reports or at events
 _MAX_EVENT = 1 << 20  # bytes; the kernel takes no more of one than half of that
 _LAST_EVENTS = 1.0  # seconds at the end for the recorder to store what it has not yet
+_NO_LIMIT = 1 << 60  # bytes: version 1 says a very large number
 
 
 def main(settings: Settings, paths: Paths, ids: Ids) -> int:
@@ -103,9 +104,11 @@ def environment(has_ipv6: bool, memory_limit: int | None) -> dict[str, str]:
 
 
 def _memory_limit() -> int | None:
-    """The container's memory limit in bytes (cgroup v2), if it has one."""
-    with suppress(OSError, ValueError):
-        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+    """The container's memory limit in bytes, if it has one (cgroups(7), version 2 or 1)."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no number
+            limit = int(Path("/sys/fs/cgroup", name).read_text())
+            return limit if limit < _NO_LIMIT else None
     return None
 
 

@@ -144,8 +144,9 @@ def submissions(mail: Installation) -> None:
     row("one connection for all", steady, "msg/s", f"{steady / cheap:.1f} : 1")
 
 
-# Events through an outbox into a recorder of its own, on the volume; prints events a second, the
-# recorder's seconds of processor time and its resident memory (bytes).
+# Events through an outbox into a recorder of its own, on the volume. Prints events a second, the
+# holder's microseconds of processor time for each, the recorder's memory (KB), how many were
+# dropped, the recorder's microseconds for each, and the bytes on disk for each.
 RECORDER = """
 import asyncio, os, resource, shutil, sys, time
 from pathlib import Path
@@ -159,7 +160,8 @@ door, (read, write) = listen(place / "door", Ids.current()), os.pipe()
 child = os.fork()
 if not child:
     Recorder(place, door, read).run()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_utime, flush=True)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print((used.ru_utime + used.ru_stime) / count * 1e6, flush=True)
     os._exit(0)
 door.close()
 line = (b"2026-01-02 03:04:05.000006 zmyCMhS89vA from=i@example.com to=bob%d@example.net failed "
@@ -194,9 +196,10 @@ def history(mail: Installation) -> None:
         "exec", "-u", "chasquid", "-w", "/", NAME, "/opt/tambo/bin/python", "-c",
         RECORDER, str(EVENTS),
     ).split()  # fmt: skip
-    per_second, micro, rss, dropped, _, size = map(float, said)
+    per_second, micro, rss, dropped, child, size = map(float, said)
     row("events stored", per_second, "ev/s", f"{dropped:.0f} dropped")
     row("an event, in the holder", micro, "µs")
+    row("an event, in the recorder", child, "µs")
     row("an event, on the disk", size, "bytes")
     row("the recorder's memory after them", rss / 1024, "MB")
 
@@ -210,20 +213,21 @@ def history(mail: Installation) -> None:
                 client.sendmail(address, ["you@v4.example.net"], body(address))
 
     rates: dict[str, list[float]] = {"CONT": [], "STOP": []}
-    for _ in range(3):
-        for name, found in rates.items():
+    for number in range(8):
+        # In turn first: what the one run leaves in the queue burdens the next.
+        for name in sorted(rates, reverse=number % 2 == 0):
             signal(mail, name)
-            found.append(rate(kept))
+            rates[name].append(rate(kept))
     signal(mail, "CONT")
     with_it, without = (statistics.median(rates[name]) for name in ("CONT", "STOP"))
-    row("submission, one connection for all, median of 3", with_it, "msg/s")
+    row("submission, one connection for all, median of 8", with_it, "msg/s")
     row("the same with the recorder stopped", without, "msg/s", f"{with_it / without:.2f} : 1")
 
 
 def signal(mail: Installation, name: str) -> None:
     """To the recorder."""
     programs = json.loads(mail.docker("exec", NAME, "cat", "/run/tambo/programs.json"))["programs"]
-    mail.docker("exec", NAME, "kill", f"-{name}", str(programs["recorder"]["pid"]))
+    mail.docker("exec", NAME, "sh", "-c", f"kill -{name} {programs['recorder']['pid']}")
 
 
 def rate(work: Callable[[], None]) -> float:

@@ -85,7 +85,7 @@ def test_each_program_is_its_own_user_with_what_it_needs_and_no_more(
 
 def test_chasquid_s_environment_is_of_its_own(server: Server) -> None:
     environ = server.machine.environ(server.process("chasquid").pid)
-    names = {"PATH", "HOME", "LANG", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
+    names = {"PATH", "HOME", "LANG", "TZ", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
     assert names <= set(environ) <= names | {"GOMEMLIMIT"}
     assert SECRET not in "".join(environ.values())
     assert environ["LISTEN_FDS"] == "6", "three ports on two families"
@@ -115,7 +115,7 @@ def test_what_is_tambo_s_on_the_volume_is_nobody_else_s(data: dict[str, Entry]) 
     own = {
         path: entry
         for path, entry in data.items()
-        if path != "." and path.split("/")[0] not in ("chasquid", "mail")
+        if path != "." and path.split("/")[0] not in ("chasquid", "events", "mail")
     }
     assert {path.split("/")[0] for path in own} >= {"domains", "certs", "state"}
     assert f"domains/{DOMAIN}/users" in own
@@ -126,7 +126,9 @@ def test_what_is_tambo_s_on_the_volume_is_nobody_else_s(data: dict[str, Entry]) 
 
 
 def test_what_is_chasquid_s_on_the_volume_is_nobody_else_s(data: dict[str, Entry]) -> None:
-    own = {path: data[path] for path in data if path.split("/")[0] in ("chasquid", "mail")}
+    theirs = ("chasquid", "events", "mail")
+    own = {path: data[path] for path in data if path.split("/")[0] in theirs}
+    assert "events/events.db" in own
     assert any(path.startswith("chasquid/queue/m:") for path in own)
     assert any(path.startswith(f"mail/{DOMAIN}/i/new/") for path in own)
     for path, entry in own.items():
@@ -189,10 +191,12 @@ def test_everything_goes_back_to_its_owner_at_a_boot(server: Server) -> None:
     def rights(tree: dict[str, Entry], path: str) -> tuple[int, int, int]:
         entry = tree[path]
         # What chasquid keeps for itself it may keep readable: its folders are closed.
-        mode = entry.mode & 0o700 if path.split("/")[0] in ("chasquid", "mail") else entry.mode
+        theirs = path.split("/")[0] in ("chasquid", "events", "mail")
+        mode = entry.mode & 0o700 if theirs else entry.mode
         return entry.uid, entry.gid, mode
 
     assert {path: rights(after, path) for path in names} == {
         path: rights(before, path) for path in names
     }
-    assert (after["chasquid"].mode, after["mail"].mode) == (0o700, 0o700)
+    for name in ("chasquid", "events", "mail"):
+        assert after[name].mode == 0o700

@@ -120,8 +120,11 @@ def test_all_or_nothing(store: Store, tmp_path: Path) -> None:
 def test_it_is_there_after_a_restart(store: Store, tmp_path: Path) -> None:
     store.add("s", [(1, sent(1))])
     store.close()
+    (tmp_path / NAME).chmod(0o644)
     with Store(tmp_path) as again:
         assert again.stored("s") == 1
+        for path in tmp_path.iterdir():
+            assert path.stat().st_mode & 0o777 == 0o600, path
         again.add("t", [(1, sent(2))])
     assert [event.at for event in history(tmp_path)] == [1, 2]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,14 @@ def test_keys_of_other_domains_do_not_count() -> None:
 def test_a_certificate_that_covers_all(pair: certs.Certificate | None, is_missing: bool) -> None:
     state = State(domains={EXAMPLE_COM: DomainState(keys=(RSA,))}, self_signed=pair)
     found = plan.missing(asked(), state, PATHS, TODAY)
+    assert [type(item) for item in found] == ([MissingCertificate] if is_missing else [])
+
+
+@pytest.mark.parametrize(("days", "is_missing"), [(31, False), (30, True), (0, True), (-1, True)])
+def test_a_self_signed_certificate_does_not_run_out(days: int, is_missing: bool) -> None:
+    state = State(domains={EXAMPLE_COM: DomainState(keys=(RSA,))}, self_signed=PAIR)
+    today = PAIR.not_after.date() - timedelta(days=days)
+    found = plan.missing(asked(), state, PATHS, today)
     assert [type(item) for item in found] == ([MissingCertificate] if is_missing else [])
 
 

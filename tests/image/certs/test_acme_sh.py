@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from entrypoint.dnsapi import AUTHORITIES
 from tests.support.container import checked, docker
 from tests.support.server import IMAGE, ROOT
 
@@ -144,3 +145,15 @@ def test_every_hook_says_what_it_reads() -> None:
 
 def test_the_hook_of_rfc_2136_has_its_program() -> None:
     assert "/nsupdate" in inside("command -v nsupdate")
+
+
+def test_the_authorities_names_are_acme_sh_s() -> None:
+    """Whose names they are is what its own function makes of them, for an elliptic key."""
+    names = " ".join(AUTHORITIES)
+    script = f"""set -- --version; . /usr/share/acme.sh/acme.sh >/dev/null
+    for name in {names}; do _selectServer $name ec-256; echo "$name $ACME_DIRECTORY"; done
+    echo $CA_NAMES | tr ', A-Z' '\\n\\na-z' | sed 's/^/name /'"""
+    lines = [line.split() for line in inside(script).splitlines()]
+    known = {words[1] for words in lines if words[0] == "name"}
+    assert known == set(AUTHORITIES)
+    assert {name: url for name, url in lines if name != "name"} == AUTHORITIES

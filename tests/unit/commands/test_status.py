@@ -47,7 +47,7 @@ def answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(time, "time", lambda: NOW)
     paths = server.context.paths
     put(paths.problems, "[]")
-    put(paths.findings, json.dumps([{"level": "warn", "text": "A renewal failed."},
+    put(paths.findings, json.dumps([{"level": "warn", "text": "A renewal failed. " * 9},
                                     {"level": "info", "text": "News."}]))  # fmt: skip
     programs = {
         name: {"state": state, "since": NOW - 86400 * 3, "pid": 1}
@@ -71,7 +71,7 @@ def test_the_screen(server: Server) -> None:
         "  d0.example                                     20         0        1",
         "  3 other destinations                           33        27        3",
         "  example.com                              1",
-        "  A renewal failed.",
+        "  A renewal failed. A renewal failed. A renewal failed. A renewal failed. A",
     ):
         assert line in lines, line
     assert "News." not in result.out
@@ -89,7 +89,7 @@ def test_for_programs(server: Server, answers: dict[str, Any]) -> None:
     assert found["programs"][1] == {"name": "smtp", "state": "running", "seconds": 86400 * 3}
     assert found["last_hour"]["totals"] == TOTALS
     assert found["users"] == {"example.com": 0, "example.org": 0}
-    assert found["warnings"] == ["A renewal failed."]
+    assert found["warnings"] == ["A renewal failed. " * 9]
     assert found["certificates"][0]["name"] == "self-signed"
 
 

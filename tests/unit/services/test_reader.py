@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from entrypoint import process, queue
+from entrypoint.events import Query
+from entrypoint.eventstore import Store
+from entrypoint.maillog import Event, Kind
 from entrypoint.paths import Paths
 from entrypoint.services import reader, smtp
 from entrypoint.services.outbox import Outbox
@@ -120,6 +123,18 @@ def test_the_program_prints_one_object(
     assert {resource for resource, _ in limits} == {
         reader.resource.RLIMIT_AS, reader.resource.RLIMIT_CPU, reader.resource.RLIMIT_CORE,  # type: ignore[attr-defined]
     }  # fmt: skip
+
+
+def test_events(paths: Paths) -> None:
+    paths.events.mkdir(parents=True)
+    question = Query("history", address="b@example.net").word
+    assert "store of events" in reader.stored_events(paths.events, [question])["error"]
+    event = Event(Kind.SENT, 1.0, "zmyCMhS89vA", "i@example.com", ("b@example.net",))
+    with Store(paths.events) as store:
+        store.add("s", [(1, event)])
+    assert reader.stored_events(paths.events, [question]) == {"events": [event.to_json()]}
+    for words in ([], ["x"], ["%7B%7D"], ["%FF"]):
+        assert "not a question" in reader.stored_events(paths.events, words)["error"]
 
 
 def test_the_holder_waits_longer_than_the_reader_takes() -> None:

@@ -328,6 +328,7 @@ def test_what_is_too_old_goes(tmp_path: Path) -> None:
     "raw",
     [b"\n", b"{}\n", b'{"session": "x", "keep_days": "many"}\n', b"\xff\xfe\n", b"[1]\n",
      b'{"session": "x", "keep_days": 30}\n[1, 2]\n[]\nnull\n[2, {"kind": "odd", "at": 1}]\n',
+     b'{"session": "x", "keep_days": 1e999}\n[9999999999999999999999, {"kind": "done", "at": 1}]\n',
      b"x" * (2 << 20)],
 )  # fmt: skip
 def test_what_is_not_the_holder_does_no_harm(tmp_path: Path, raw: bytes) -> None:
