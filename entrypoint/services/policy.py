@@ -387,7 +387,7 @@ class Policy:
         return str(policy.over_limit(login, over)) if over else ""
 
     def alarms(self) -> list[str]:
-        """What the owner should look at now; of a login that was removed there is nothing to say."""
+        """What the owner should look at now; nothing of a login that was removed."""
         rules = self.rules()
         found = [
             f"{login} is paused: {item.why}."
