@@ -21,6 +21,7 @@ from entrypoint.checks import (
     names,
     network,
     records,
+    senders,
 )
 from entrypoint.checks.context import CheckContext
 from entrypoint.findings import Finding, Level
@@ -51,6 +52,7 @@ THEMES = (
     Theme("reports", "DMARC reports of the last week", dmarc.check),
     Theme("mail", "queue, deferrals, receivers' last answers", mail.check),
     Theme("accounts", "users, aliases, postmaster and abuse", accounts.check),
+    Theme("senders", "who may send as whom, paused logins", senders.check),
 )
 
 

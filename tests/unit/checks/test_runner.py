@@ -33,6 +33,7 @@ def test_a_healthy_server_fails_in_nothing(scene: Scene) -> None:
         "host": Level.INFO, "network": Level.UNKNOWN, "names": Level.INFO, "records": Level.INFO,
         "dnssec": Level.INFO, "certificates": Level.WARN, "keys": Level.INFO, "lists": Level.INFO,
         "reports": Level.INFO, "mail": Level.INFO, "accounts": Level.INFO,
+        "senders": Level.INFO,
     }  # fmt: skip
     assert [result.theme for result in report.results] == list(THEMES)
     assert sorted(seen, key=id) == sorted(report.results, key=id)
