@@ -18,6 +18,7 @@ from entrypoint.names import Domain, shown
 
 MAX_HEADER = 256 * 1024  # bytes of a header section that is looked at
 MAX_LINE = 998  # octets of a line, without its end (RFC 5322 2.1.1)
+MAX_VALUE = 16 * 1024  # bytes of From and Sender: reading more could take somebody's second
 _MAX_MAILBOXES = 50
 
 _NAME = re.compile(rb"[!-9;-~]+")
@@ -110,6 +111,9 @@ def lenient(section: bytes) -> tuple[Field, ...]:
 
 def mailboxes(value: bytes) -> tuple[Mailbox, ...]:
     """The mailboxes of From (RFC 5322 3.6.2, a mailbox-list). Raises HeaderError."""
+    if len(value) > MAX_VALUE:
+        msg = f"it is longer than {MAX_VALUE // 1024} KiB"
+        raise HeaderError(msg)
     try:
         text = value.decode()
     except UnicodeDecodeError:

@@ -406,6 +406,8 @@ def incoming(rules: Rules, envelope: Envelope, section: bytes) -> Answer:
     """
     ours = rules.domains | {rules.host}
     values = [item.value for item in header.lenient(section) if item.name == "from"]
+    if sum(map(len, values)) > header.MAX_VALUE:
+        return refuse("5.6.0", f"more than {header.MAX_VALUE // 1024} KiB of From")
     named: set[Domain] = set()
     for value in values:
         named |= _claimed(value)

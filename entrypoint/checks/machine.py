@@ -100,10 +100,11 @@ def _banner(address: str, port: int) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """`read`, `disk`, `date_of`, `banner` and `fingerprint` raise OSError; `holder` raises
-    control.UnreachableError. Each ends within a few seconds."""
+    """`read`, `disk`, `date_of`, `banner` and `fingerprint` raise OSError; `holder` and `policy`
+    raise control.UnreachableError. Each ends within a few seconds."""
 
     holder: Callable[[str], dict[str, Any]]
+    policy: Callable[[str], dict[str, Any]]
     read: Callable[[str], str] = _read
     disk: Callable[[Path], Disk] = _disk
     clock_is_kept: Callable[[], bool | None] = _clock_is_kept
@@ -118,4 +119,7 @@ class Machine:
             wait = _STATUS_WAIT if command == "status" else _READ_WAIT
             return control.request(paths.holder_socket, command, wait)
 
-        return cls(holder)
+        def policy(command: str) -> dict[str, Any]:
+            return control.request(paths.policy_door, command, _STATUS_WAIT)
+
+        return cls(holder, policy)

@@ -22,6 +22,7 @@ from entrypoint.checks import (
     names,
     network,
     records,
+    senders,
 )
 from entrypoint.checks.context import CheckContext
 from entrypoint.findings import Finding, Level
@@ -52,6 +53,7 @@ THEMES = (
     Theme("reports", "DMARC reports of the last week", dmarc.check),
     Theme("mail", "queue, deferrals, receivers' last answers", mail.check),
     Theme("accounts", "users, aliases, postmaster and abuse", accounts.check),
+    Theme("senders", "who may send as whom, paused logins", senders.check),
     Theme("backup", "pushed, checked, nothing left out", backup.check),
 )
 

@@ -387,11 +387,12 @@ class Policy:
         return str(policy.over_limit(login, over)) if over else ""
 
     def alarms(self) -> list[str]:
-        """What the owner should look at now."""
+        """What the owner should look at now; nothing of a login that was removed."""
+        rules = self.rules()
         found = [
             f"{login} is paused: {item.why}."
             for login, item in sorted(self.pauses.items())
-            if item.by == "tambo"
+            if item.by == "tambo" and (rules is None or login in rules.logins)
         ]
         if self._full:
             found.append(f"No mail is taken: {self._full.partition(' ')[2]}.")

@@ -61,6 +61,7 @@ def inside(server: Server, path: str) -> PurePosixPath:
         ("holder", CHASQUID, 0),
         ("keeper", TAMBO, 0),
         ("chasquid", CHASQUID, 0),
+        ("policy", CHASQUID, 0),
     ],
 )
 def test_each_program_is_its_own_user_with_what_it_needs_and_no_more(
@@ -97,6 +98,11 @@ def test_chasquid_gets_no_ports_by_being_privileged(server: Server) -> None:
     assert found.strip() == "1024"
 
 
+def test_the_policy_service_has_none_of_the_container_s_environment(server: Server) -> None:
+    environ = server.machine.environ(server.process("policy").pid)
+    assert set(environ) == {"LANG", "PYTHONUNBUFFERED"}
+
+
 def test_the_root_file_system_is_read_only(server: Server) -> None:
     lines = server.machine.read(PurePosixPath(f"/proc/{server.container.pid}/mounts")).splitlines()
     mounts = {line.split()[1]: line.split() for line in lines}
@@ -115,7 +121,7 @@ def test_what_is_tambo_s_on_the_volume_is_nobody_else_s(data: dict[str, Entry]) 
     own = {
         path: entry
         for path, entry in data.items()
-        if path != "." and path.split("/")[0] not in ("chasquid", "events", "mail")
+        if path != "." and path.split("/")[0] not in ("chasquid", "events", "mail", "policy")
     }
     assert {path.split("/")[0] for path in own} >= {"domains", "certs", "state"}
     assert f"domains/{DOMAIN}/users" in own
@@ -126,7 +132,7 @@ def test_what_is_tambo_s_on_the_volume_is_nobody_else_s(data: dict[str, Entry]) 
 
 
 def test_what_is_chasquid_s_on_the_volume_is_nobody_else_s(data: dict[str, Entry]) -> None:
-    theirs = ("chasquid", "events", "mail")
+    theirs = ("chasquid", "events", "mail", "policy")
     own = {path: data[path] for path in data if path.split("/")[0] in theirs}
     assert "events/events.db" in own
     assert any(path.startswith("chasquid/queue/m:") for path in own)
@@ -150,15 +156,21 @@ def test_what_chasquid_reads_it_cannot_write(run: dict[str, Entry]) -> None:
     rendered = {path: entry for path, entry in run.items() if path.split("/")[0] == "chasquid"}
     assert f"chasquid/domains/{DOMAIN}/users" in rendered
     assert "chasquid/certs/zzz-self-signed/privkey.pem" in rendered
+    rendered["policy.json"] = run["policy.json"]
+    # A link is whatever it leads to: into the image, which is read-only.
+    assert rendered.pop("chasquid/hooks/post-data").kind == "l"
     for path, entry in rendered.items():
         assert (entry.uid, entry.gid) == (TAMBO, CHASQUID), path
         assert (entry.kind, entry.mode) in (("d", 0o750), ("f", 0o640)), path
 
 
-def test_chasquid_cannot_reach_the_holder_s_door(server: Server, run: dict[str, Entry]) -> None:
-    door = run["holder.sock"]
+@pytest.mark.parametrize("name", ["holder.sock", "policy-control.sock"])
+def test_chasquid_cannot_reach_a_door_of_tambo_s(
+    server: Server, run: dict[str, Entry], name: str
+) -> None:
+    door = run[name]
     assert (door.kind, door.uid, door.gid, door.mode) == ("s", TAMBO, TAMBO, 0o600)
-    code = "import socket; socket.socket(socket.AF_UNIX).connect('/run/tambo/holder.sock')"
+    code = f"import socket; socket.socket(socket.AF_UNIX).connect('/run/tambo/{name}')"
     refused = server.container.exec("python3", "-c", code, user="chasquid")
     assert "PermissionError" in refused.stderr
 
@@ -191,12 +203,12 @@ def test_everything_goes_back_to_its_owner_at_a_boot(server: Server) -> None:
     def rights(tree: dict[str, Entry], path: str) -> tuple[int, int, int]:
         entry = tree[path]
         # What chasquid keeps for itself it may keep readable: its folders are closed.
-        theirs = path.split("/")[0] in ("chasquid", "events", "mail")
+        theirs = path.split("/")[0] in ("chasquid", "events", "mail", "policy")
         mode = entry.mode & 0o700 if theirs else entry.mode
         return entry.uid, entry.gid, mode
 
     assert {path: rights(after, path) for path in names} == {
         path: rights(before, path) for path in names
     }
-    for name in ("chasquid", "events", "mail"):
+    for name in ("chasquid", "events", "mail", "policy"):
         assert after[name].mode == 0o700

@@ -17,7 +17,7 @@ from entrypoint.dkim import Algorithm
 from entrypoint.errors import Exit, UserError
 from entrypoint.names import Domain, Selector
 from entrypoint.paths import Paths
-from entrypoint.plan import Effect, File, Folder, MissingCertificate, MissingKey, Plan
+from entrypoint.plan import Effect, File, Folder, Link, MissingCertificate, MissingKey, Plan
 from entrypoint.rights import Ids, Owner
 from tests.unit.kit import EXAMPLE_COM, forked, put, tree
 
@@ -62,6 +62,25 @@ def test_makes_what_is_planned_and_then_nothing_more(root: Path, ids: Ids) -> No
     times = (root / "a/b").stat().st_mtime_ns, (root / "a/b").stat().st_ino
     assert apply.apply(plan, ids) == apply.Outcome((), Effect.NONE)
     assert ((root / "a/b").stat().st_mtime_ns, (root / "a/b").stat().st_ino) == times
+
+
+@pytest.mark.parametrize("before", ["nothing", "a file", "another link", "an empty folder's link"])
+def test_a_link_leads_where_it_shall_whatever_stood_there(
+    root: Path, ids: Ids, before: str
+) -> None:
+    path, target = root / "hook", Path("/usr/lib/tambo/hooks/post-data")
+    root.mkdir(parents=True)
+    if before == "a file":
+        put(path, "a file")
+    elif before == "another link":
+        path.symlink_to("/elsewhere")
+    elif before != "nothing":
+        path.symlink_to(root)
+    made = Plan((folder(root),), (), root, (Link(path, target, T, T, Effect.NONE),))
+    outcome = apply.apply(made, ids)
+    assert path.readlink() == target
+    assert path in outcome.changed
+    assert apply.apply(made, ids) == apply.Outcome((), Effect.NONE)
 
 
 def test_an_umask_changes_nothing(root: Path, ids: Ids) -> None:

@@ -128,6 +128,11 @@ def test_more_mailboxes_than_anybody_needs() -> None:
         header.mailboxes(b",".join([b"i@example.com"] * 51))
 
 
+def test_a_value_that_would_take_long_is_not_read() -> None:
+    with pytest.raises(HeaderError, match="longer than 16 KiB"):
+        header.mailboxes(b"x" * 16_385)
+
+
 @pytest.mark.parametrize(
     ("raw", "end"),
     [(b"A: b\n\nc", 5), (b"\nA: b\n", 0), (b"A: b\n", -1), (b"A: b\n \n\n", 7), (b"", -1)],

@@ -177,6 +177,14 @@ def served(made: Plan, domain: str = "example.com") -> tuple[set[str], dict[str,
     }
 
 
+def test_chasquid_s_hook_is_a_link_into_the_image() -> None:
+    """Docker mounts tmpfs without the right to execute."""
+    [link] = plan.build(TWO, FULL, PATHS).links
+    assert link.path == PATHS.chasquid / "hooks/post-data"
+    assert link.target == PATHS.lib / "hooks/post-data"
+    assert link.effect is Effect.NONE
+
+
 def test_who_may_read_what() -> None:
     made = plan.build(TWO, FULL, PATHS)
     chasquids = {PATHS.queue, PATHS.mail, PATHS.events, PATHS.policy}

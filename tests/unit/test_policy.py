@@ -203,6 +203,14 @@ def test_a_signature_of_a_part_of_the_body_proves_nothing() -> None:
     assert (whole.code, part.code) == (250, 554)
 
 
+@pytest.mark.parametrize("section", [b"From: %s\n" % (b"@\xc3\xbc.\xc3\xbc " * 3000),
+                                     b"From: @x.example\n" * 3000])  # fmt: skip
+def test_what_would_take_long_to_read_is_refused_unread(section: bytes) -> None:
+    rules = Rules("smtp.example.com", frozenset({"example.com"}), {})
+    answer = policy.decide(rules, Envelope(), section)
+    assert str(answer) == "554 5.6.0 more than 16 KiB of From"
+
+
 # Admission and words
 
 GB = 1 << 30

@@ -129,6 +129,9 @@ class Box:
             "events": EVENTS,
         }
     )
+    policy: dict[str, Any] | UnreachableError = field(
+        default_factory=lambda: {"alarms": [], "notes": []}
+    )
     banners: dict[str, str | OSError] = field(
         default_factory=lambda: {
             "127.0.0.1": f"220 {HOST} ESMTP chasquid",
@@ -148,6 +151,7 @@ class Box:
     def machine(self) -> Machine:
         return Machine(
             holder=self._holder,
+            policy=lambda command: dict(_or_raise({"alarms": self.policy}[command])),
             read=lambda path: _or_raise(self.files.get(path, FileNotFoundError(2, "No such file"))),
             disk=self._disk,
             clock_is_kept=lambda: self.clock_is_kept,

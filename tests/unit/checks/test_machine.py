@@ -60,6 +60,8 @@ def test_the_real_kernel_answers_or_not(real: Machine) -> None:
 def test_nobody_at_the_holder_s_door(real: Machine) -> None:
     with pytest.raises(UnreachableError):
         real.holder("status")
+    with pytest.raises(UnreachableError):
+        real.policy("alarms")
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ def test_a_healthy_server_fails_in_nothing(scene: Scene) -> None:
     assert {result.theme.name: result.worst for result in report.results} == {
         "host": Level.INFO, "network": Level.UNKNOWN, "names": Level.INFO, "records": Level.INFO,
         "dnssec": Level.INFO, "certificates": Level.WARN, "keys": Level.INFO, "lists": Level.INFO,
-        "reports": Level.INFO, "mail": Level.INFO, "accounts": Level.INFO, "backup": Level.INFO,
+         "reports": Level.INFO, "mail": Level.INFO, "accounts": Level.INFO,
+         "senders": Level.INFO, "backup": Level.INFO,
     }  # fmt: skip
     assert [result.theme for result in report.results] == list(THEMES)
     assert sorted(seen, key=id) == sorted(report.results, key=id)

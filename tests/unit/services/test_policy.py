@@ -240,6 +240,15 @@ def test_a_surge_pauses(mine: Service) -> None:
     assert mine.send()[:3] == "250"
 
 
+def test_a_paused_login_that_is_removed_is_no_alarm_any_more(mine: Service) -> None:
+    mine.policy.pause(LOGIN, "a reason", "tambo")
+    assert mine.policy.alarms() == [f"{LOGIN} is paused: a reason."]
+    mine.give(Rules("smtp.example.com", frozenset({"example.com"}), {}))
+    assert mine.policy.alarms() == []
+    mine.give(rules())
+    assert mine.send()[:9] == "451 4.7.1", "a new user of that name is still paused"
+
+
 def test_the_notice_says_what_to_do(mine: Service) -> None:
     mine.policy.pause(LOGIN, "a reason", "tambo")
     mail = service.notice("smtp.example.com", LOGIN, mine.policy.pauses[LOGIN])
@@ -359,7 +368,7 @@ def ask(path: Path, *pieces: bytes) -> bytes:
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
         connection.settimeout(10)
         connection.connect(str(path))
-        with suppress(BrokenPipeError):  # it need not listen to the end
+        with suppress(BrokenPipeError):  # it has hung up already
             for piece in pieces:
                 connection.sendall(piece)
             connection.shutdown(socket.SHUT_WR)
