@@ -377,6 +377,14 @@ _add(
     r"connection refused|no route to host|network is unreachable|host is down",
 )  # fmt: skip
 _add(
+    "resolver",
+    "DNS did not say where the recipient's domain takes mail: this host's resolver does not "
+    "answer, or the domain's own name servers do not.",
+    "see which: docker exec mail doctor (theme network); the resolver stands in "
+    "/etc/resolv.conf of the host",
+    r"error looking up mail servers|lookup \S+ on \S+:53: ",
+)  # fmt: skip
+_add(
     "dropped",
     "The receiver closed the connection, or fell silent, in the middle.",
     "nothing, if it is once: it is tried again by itself",
@@ -419,5 +427,7 @@ _SAID_BY = (
     ("recipient-refuses", ("no-mailbox",)),
     ("dynamic", ("t-online",)),
     ("greylisting", ("rate", "outlook-rate", "yahoo-deferred", "full")),
-    ("dropped", ("port-25", "unreachable")),
+    ("dropped", ("port-25", "unreachable", "resolver")),
+    ("unreachable", ("resolver",)),
+    ("resolver", ("no-domain",)),
 )  # fmt: skip

@@ -262,7 +262,7 @@ def _outcome(report: Report) -> str:
     if report.state == "refused":
         return f"Refused: {report.to} does not get it. The sender is told by mail."
     if report.state == "deferred":
-        return "Deferred: the receiver put it off. It stays in the queue and is tried again."
+        return "Deferred: it was not taken yet. It stays in the queue and is tried again."
     waited = f"{report.seconds:.0f} s"
     why = f" The events could not be read ({report.unfollowed})." if report.unfollowed else ""
     return (

@@ -9,6 +9,7 @@ import pytest
 from entrypoint import answers
 from tests.support.answers import ANSWERS, Answer
 
+LOOKUP = 'error looking up mail servers for "example.net": lookup example.net on 192.0.2.53:53:'
 # As chasquid words what it could not do (1.19's own texts).
 OWN = [
     ("mx.example.net.: connection failed: dial tcp 203.0.113.25:25: i/o timeout", "port-25"),
@@ -16,6 +17,10 @@ OWN = [
      "unreachable"), "unreachable"),
     ("mx.example.net.: connection failed: dial tcp 203.0.113.25:25: connect: connection refused",
      "unreachable"),
+    (f"{LOOKUP} read udp 127.0.0.1:39913->127.0.0.1:53: read: connection refused", "resolver"),
+    (f"{LOOKUP} read udp 192.0.2.10:4713->192.0.2.53:53: i/o timeout", "resolver"),
+    (f"{LOOKUP} server misbehaving", "resolver"),
+    (f"{LOOKUP} no such host", "no-domain"),
     ("looking up mail servers for \"example.invalid\": lookup example.invalid: no such host",
      "no-domain"),
     ("no mail servers found for \"example.net\"", "no-domain"),
