@@ -116,8 +116,12 @@ class CertServer(Server):
     # What it does
 
     def acme_processes(self) -> list[int]:
-        """The host's numbers of acme.sh's own processes, the first one first."""
-        return sorted(item.pid for item in self.container.processes() if ACME in item.command)
+        """The host's numbers of acme.sh's own processes, the first one first.
+
+        That is the one whose parent is another program: numbers begin again when they run out.
+        """
+        own = {item.pid: item.parent for item in self.container.processes() if ACME in item.command}
+        return sorted(own, key=lambda pid: own[pid] in own)
 
     @contextmanager
     def command_lines(self) -> Iterator[list[str]]:

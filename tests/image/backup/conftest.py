@@ -157,8 +157,12 @@ class Kit:
 
 
 @pytest.fixture(scope="package")
-def kit(git: GitServer, all_servers: Servers, deploy_key: KeyPair, identity: Identity) -> Kit:
-    return Kit(git, all_servers, deploy_key, identity)
+def kit(
+    git: GitServer, all_servers: Servers, deploy_key: KeyPair, identity: Identity
+) -> Iterator[Kit]:
+    before = len(all_servers.living)
+    yield Kit(git, all_servers, deploy_key, identity)
+    all_servers.discard_after(before)
 
 
 def memory(server: Server) -> dict[str, Any]:

@@ -80,14 +80,14 @@ def test_when_asked_it_is_tried_at_once_whatever_files_are_left_empty(server: Ce
     assert server.memory(KILLED)["failures"] == 0
 
 
-@pytest.mark.parametrize("moment", [0.2, 3.0])
+@pytest.mark.parametrize("moment", [0.2, 1.0])
 def test_acme_sh_killed_leaves_the_old_one_in_service(server: CertServer, moment: float) -> None:
     old = server.installed(KILLED)
     with ThreadPoolExecutor(1) as pool:
         renewal = pool.submit(server.verb, "renew-cert", "--force")
-        wait_until(server.acme_processes, "acme.sh runs")
+        first = wait_until(server.acme_processes, "acme.sh runs")[0]
         time.sleep(moment)
-        server.machine.kill(server.acme_processes()[0])
+        server.machine.kill(first)
         result = renewal.result()
     assert result.status == 1
     words = "acme.sh was killed by signal 9; the one in place stays in service. Fix: see that"
