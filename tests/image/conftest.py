@@ -216,10 +216,12 @@ class Servers:
         self.living.append(server)
         return server
 
-    def discard_after(self, before: int) -> None:
-        """Remove those made since there were `before` of them."""
-        for server in self.living[before:]:
-            server.remove()
+    def discard_others(self, kept: Sequence[Server]) -> None:
+        """Remove those made since `kept` were all: which they are, as others are forgotten."""
+        known = {id(server) for server in kept}
+        for server in self.living:
+            if id(server) not in known:
+                server.remove()
 
     def forget_removed(self) -> list[str]:
         """What is wrong in the logs; servers that are gone are judged for the last time."""
@@ -234,7 +236,7 @@ def all_servers(
 ) -> Iterator[Servers]:
     servers = Servers(client, machine, world, base, resolv_conf)
     yield servers
-    servers.discard_after(0)
+    servers.discard_others(())
 
 
 @pytest.fixture(autouse=True)
@@ -247,16 +249,16 @@ def no_unexpected_trouble_in_a_log(all_servers: Servers) -> Iterator[None]:
 @pytest.fixture
 def servers(all_servers: Servers) -> Iterator[Servers]:
     """For servers of one test alone."""
-    before = len(all_servers.living)
+    before = list(all_servers.living)
     yield all_servers
-    all_servers.discard_after(before)
+    all_servers.discard_others(before)
 
 
 @pytest.fixture(scope="module")
 def module_servers(all_servers: Servers) -> Iterator[Servers]:
     """For servers that a module's tests share."""
-    before = len(all_servers.living)
+    before = list(all_servers.living)
     yield all_servers
-    all_servers.discard_after(before)
+    all_servers.discard_others(before)
     wrong = all_servers.forget_removed()
     assert not wrong, "\n".join(wrong)

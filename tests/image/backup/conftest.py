@@ -160,9 +160,9 @@ class Kit:
 def kit(
     git: GitServer, all_servers: Servers, deploy_key: KeyPair, identity: Identity
 ) -> Iterator[Kit]:
-    before = len(all_servers.living)
+    before = list(all_servers.living)
     yield Kit(git, all_servers, deploy_key, identity)
-    all_servers.discard_after(before)
+    all_servers.discard_others(before)
 
 
 def memory(server: Server) -> dict[str, Any]:
