@@ -156,7 +156,7 @@ class Kit:
         self.wait_for(repository, f"backup: the first of {HOST}")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def kit(
     git: GitServer, all_servers: Servers, deploy_key: KeyPair, identity: Identity
 ) -> Iterator[Kit]:
