@@ -47,6 +47,11 @@ def owed(server: Server) -> str:
     return server.container.exec("cat", "/run/tambo/owed").stdout
 
 
+def pids(server: Server) -> set[int]:
+    """Of chasquid: none, for a moment, while it starts again."""
+    return {item.pid for item in server.processes("chasquid")}
+
+
 def test_the_keeper_tells_chasquid_of_a_user(server: Server) -> None:
     secret = server.add_user(USER)
     assert owed(server) == ""
