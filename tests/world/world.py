@@ -270,7 +270,7 @@ class World:
         project: str,
         net: Net,
         *,
-        relay_domains: Iterable[str] = ("elsewhere.example",),
+        relay_domains: Iterable[str] = ("elsewhere.example", "writer.example"),
         cache: Path | None = None,
         api_key: str = "tambo-world",
     ) -> None:

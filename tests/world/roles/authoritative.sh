@@ -125,6 +125,7 @@ writer_zone() {
     start writer.example.
     cat <<END
 \$ORIGIN writer.example.
+@      MX   10 mx.elsewhere.example.
 @      TXT  "v=spf1 a:out.writer.example -all"
 _dmarc TXT  "v=DMARC1; p=reject"
 out    A    $WORLD_NET4.40
