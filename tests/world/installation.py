@@ -51,6 +51,12 @@ class Installation:
             time.sleep(1)
         self.tambo("renew-cert")  # once more: its failure says why
 
+    def has_outlived(self, authority: str) -> bool:
+        """Whether that container began anew since: its root is another one at each start."""
+        created = self.run("inspect", "--format", "{{.Created}}", self.name).stdout[:19]
+        started = self.docker("inspect", "--format", "{{.State.StartedAt}}", authority)[:19]
+        return bool(created.strip()) and created < started
+
     def down(self) -> None:
         """Remove container and volume."""
         self.compose("down", "--volumes", "--timeout", "5")
