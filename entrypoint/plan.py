@@ -272,7 +272,8 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
             # An empty file of users would count as damage.
             text = userdb.render(have.users) or "# none\n"
             yield keep(folder / "users", text.encode())
-        if have.senders:
+        if have.senders or "senders" in have.present:
+            # Else a later break would bring back what was taken away.
             yield keep(folder / "senders", senders.render(have.senders).encode())
         if have.aliases or "aliases" in have.present:
             yield keep(folder / "aliases", aliases.render(have.aliases).encode())

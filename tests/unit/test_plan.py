@@ -262,11 +262,11 @@ def test_credentials_with_a_name_go_where_their_user_does() -> None:
 
 def test_that_there_is_nobody_is_kept_too() -> None:
     """Else the copy of what was there before would come back on the day of a broken edit."""
-    have = DomainState(keys=(ED25519,), present=frozenset({"users", "aliases"}))
+    have = DomainState(keys=(ED25519,), present=frozenset({"users", "aliases", "senders"}))
     found = files(plan.build(asked(), State(domains={EXAMPLE_COM: have}), PATHS))
     copies = {name: found[f"/data/state/good/example.com/{name}"].content.decode()
-              for name in ("users", "aliases")}  # fmt: skip
-    assert copies == {"users": "# none\n", "aliases": ""}
+              for name in ("users", "aliases", "senders")}  # fmt: skip
+    assert copies == {"users": "# none\n", "aliases": "", "senders": ""}
     assert userdb.parse(copies["users"]) == {}
 
 
