@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import stat
 import struct
 from collections.abc import Collection, Iterator, Mapping
@@ -101,6 +102,20 @@ def _set_capabilities(
     if libc.capset(header, data) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "capset")
+
+
+def listen(path: Path, ids: Ids, owner: Owner, backlog: int) -> socket.socket:
+    """A unix socket that `owner` alone may connect to (and root); a dead one's is replaced."""
+    path.unlink(missing_ok=True)
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        door.bind(str(path))
+    finally:
+        os.umask(before)
+    os.chown(path, ids.users[owner], ids.groups[owner])
+    door.listen(backlog)
+    return door
 
 
 def give(name: str | Path, uid: int, gid: int, mode: int | None, dir_fd: int | None = None) -> bool:

@@ -36,7 +36,7 @@ from entrypoint.policy import Answer, Code, Envelope, Room, Rules
 from entrypoint.rights import Ids, Owner
 from entrypoint.services.ledger import Ledger
 
-_BACKLOG = 4096  # hooks that wait while this one is busy
+BACKLOG = 4096  # hooks that wait while this one is busy
 _CHUNK = 65536  # bytes
 _MAX_PREAMBLE = 65536  # bytes; chasquid takes 100 recipients of 256 bytes
 _PATIENCE = 60.0  # seconds for a hook to hand over its message; chasquid gives it as many
@@ -59,8 +59,8 @@ def main() -> int:
     output.configure(*sys.argv[1:2])
     paths, ids = Paths(), Ids.image()
     doors = (
-        listen(paths.policy_socket, ids, Owner.CHASQUID),
-        listen(paths.policy_door, ids, Owner.TAMBO),
+        rights.listen(paths.policy_socket, ids, Owner.CHASQUID, BACKLOG),
+        rights.listen(paths.policy_door, ids, Owner.TAMBO, BACKLOG),
     )
     rights.drop(ids, Owner.CHASQUID)
     os.umask(0o077)
@@ -71,20 +71,6 @@ def main() -> int:
         time.sleep(1.5)  # the supervisor does not wait
         return 1
     return 0
-
-
-def listen(path: Path, ids: Ids, owner: Owner) -> socket.socket:
-    """A socket that `owner` alone may connect to."""
-    path.unlink(missing_ok=True)
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        door.bind(str(path))
-    finally:
-        os.umask(before)
-    os.chown(path, ids.users[owner], ids.groups[owner])
-    door.listen(_BACKLOG)
-    return door
 
 
 @dataclass
@@ -131,7 +117,7 @@ class Policy:
             loop.add_signal_handler(number, stop.set)
         self._say_if_it_had_died()
         servers = (
-            await asyncio.start_unix_server(self._hook, sock=hooks, backlog=_BACKLOG, **_LEFT),
+            await asyncio.start_unix_server(self._hook, sock=hooks, backlog=BACKLOG, **_LEFT),
             await asyncio.start_unix_server(self._verb, sock=verbs, **_LEFT),
         )
         tasks = [asyncio.create_task(work()) for work in (self._nudge, self._tell, self._watch)]

@@ -37,6 +37,7 @@ _GATHER = 0.1  # seconds that the first event waits for others, to share a trans
 _CHUNK = 1 << 18  # bytes read at once
 _MAX_LINE = 1 << 20  # bytes without a newline, after which it cannot be the holder
 _MAX_BATCH = 4 << 20  # bytes of events in one transaction
+_BACKLOG = 4  # there is one holder
 _RETRY = 2.0  # seconds between tries to store
 _PRUNE = 60.0  # seconds between looks for what is too old
 _PRUNED = 20  # steps of that in one go
@@ -48,7 +49,7 @@ def main() -> int:
     output.configure(sys.argv[1], "recorder")
     paths, ids = Paths(), Ids.image()
     try:
-        door = listen(paths.recorder_socket, ids)
+        door = rights.listen(paths.recorder_socket, ids, Owner.CHASQUID, _BACKLOG)
     except OSError as error:
         output.complain(f"error: cannot listen at {paths.recorder_socket}: {error.strerror}")
         return 1
@@ -60,20 +61,6 @@ def main() -> int:
         signal.signal(number, lambda *_: None)
     Recorder(paths.events, door, wake_read).run()
     return 0
-
-
-def listen(path: Path, ids: Ids) -> socket.socket:
-    """The socket that the holder connects to: chasquid's user's alone."""
-    path.unlink(missing_ok=True)
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        door.bind(str(path))
-    finally:
-        os.umask(before)
-    os.chown(path, ids.users[Owner.CHASQUID], ids.groups[Owner.CHASQUID])
-    door.listen(4)
-    return door
 
 
 @dataclass

@@ -33,6 +33,7 @@ from entrypoint.settings import Settings
 PORTS = (("smtp", 25), ("submission", 587), ("submission_tls", 465))
 _CHASQUID = "/usr/bin/chasquid"
 _BACKLOG = 4096  # connections that wait while chasquid restarts; the kernel caps it at somaxconn
+_DOOR_BACKLOG = 64  # verbs that wait
 _BACK_OFF = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before each try after a death
 _STEADY = 10.0  # seconds of life after which a death counts as the first again
 _STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
@@ -50,7 +51,8 @@ _LAST_EVENTS = 1.0  # seconds at the end for the recorder to store what it has n
 def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     """Started as root: binds, drops to chasquid's user for good, serves until SIGTERM."""
     sockets = bind()
-    door = _door(paths.holder_socket, ids)
+    # tambo's verbs may connect, chasquid itself may not.
+    door = rights.listen(paths.holder_socket, ids, Owner.TAMBO, _DOOR_BACKLOG)
     rights.drop(ids, Owner.CHASQUID)
     holder = Holder(
         argv=(_CHASQUID, f"-config_dir={paths.chasquid}"),
@@ -115,20 +117,6 @@ def _memory_limit() -> int | None:
             limit = int(Path("/sys/fs/cgroup", name).read_text())
             return limit if limit < _NO_LIMIT else None
     return None
-
-
-def _door(path: Path, ids: Ids) -> socket.socket:
-    """The control socket: tambo's verbs may connect, chasquid itself may not."""
-    path.unlink(missing_ok=True)
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        door.bind(str(path))
-    finally:
-        os.umask(before)
-    os.chown(path, ids.users[Owner.TAMBO], ids.groups[Owner.TAMBO])
-    door.listen(64)
-    return door
 
 
 def _set_event() -> asyncio.Event:

@@ -67,6 +67,10 @@ def base() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def net(client: DockerClient) -> Net:
+    return free_net(client)
+
+
+def free_net(client: DockerClient) -> Net:
     """Addresses of RFC 2544 and RFC 3849 that no Docker network of this machine has."""
     taken = [
         ipaddress.ip_network(config["Subnet"])

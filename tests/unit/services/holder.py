@@ -13,7 +13,8 @@ import socket
 import sys
 from pathlib import Path
 
-from entrypoint.rights import Ids
+from entrypoint import rights
+from entrypoint.rights import Ids, Owner
 from entrypoint.services import smtp
 from entrypoint.services.outbox import Outbox
 
@@ -32,7 +33,7 @@ def main() -> None:
         listener.bind(str(place / file))
         listener.listen(1000)
         sockets.append((name, listener))
-    door = smtp._door(place / "door", Ids.current())
+    door = rights.listen(place / "door", Ids.current(), Owner.TAMBO, 64)
     argv = (sys.executable, "-I", "-S", str(FAKE), str(place))
     environ = smtp.environment(has_ipv6=False, memory_limit=1000)
     outbox = Outbox(place / "recorder", keep_days=30)

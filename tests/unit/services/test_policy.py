@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint import control, header, policy
+from entrypoint import control, header, policy, rights
 from entrypoint.eventstore import Store
 from entrypoint.limits import Limit
 from entrypoint.maillog import Event, Kind
@@ -319,8 +319,8 @@ class Running:
     def __init__(self, mine: Service, ids: Ids) -> None:
         self.socket = mine.paths.policy_socket
         self._doors = (
-            service.listen(mine.paths.policy_socket, ids, Owner.CHASQUID),
-            service.listen(mine.paths.policy_door, ids, Owner.TAMBO),
+            rights.listen(mine.paths.policy_socket, ids, Owner.CHASQUID, service.BACKLOG),
+            rights.listen(mine.paths.policy_door, ids, Owner.TAMBO, service.BACKLOG),
         )
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()

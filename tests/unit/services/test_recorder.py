@@ -20,25 +20,27 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import eventstore
+from entrypoint import eventstore, rights
 from entrypoint.events import Query
 from entrypoint.eventstore import NAME, Store
 from entrypoint.maillog import Event, Kind
-from entrypoint.rights import Ids
+from entrypoint.rights import Ids, Owner
 from entrypoint.services import recorder
 from entrypoint.services.outbox import Outbox
-from entrypoint.services.recorder import Recorder, listen
+from entrypoint.services.recorder import Recorder
 from tests.unit.kit import until
 
 REPOSITORY = Path(__file__).parents[3]
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from entrypoint.rights import Ids
+from entrypoint import rights
+from entrypoint.rights import Ids, Owner
 from entrypoint.services import recorder
 place = Path(sys.argv[1])
 recorder._RETRY = 0.1
-recorder.Recorder(place, recorder.listen(place / "door", Ids.current()), os.pipe()[0]).run()
+door = rights.listen(place / "door", Ids.current(), Owner.CHASQUID, 4)
+recorder.Recorder(place, door, os.pipe()[0]).run()
 """
 
 
@@ -71,7 +73,7 @@ class Said:
 @contextmanager
 def recording(folder: Path, said: Said | None = None) -> Iterator[Recorder]:
     """A recorder in a thread of this process."""
-    door = listen(folder / "door", Ids.current())
+    door = rights.listen(folder / "door", Ids.current(), Owner.CHASQUID, 4)
     stop_read, stop_write = os.pipe()
     found = Recorder(folder, door, stop_read, said or Said())
     thread = threading.Thread(target=found.run)
@@ -365,5 +367,5 @@ def test_an_event_that_is_not_understood_is_left_out(tmp_path: Path) -> None:
 
 def test_the_door_is_private(tmp_path: Path) -> None:
     for _ in range(2):  # a dead one's is in the way
-        listen(tmp_path / "door", Ids.current()).close()
+        rights.listen(tmp_path / "door", Ids.current(), Owner.CHASQUID, 4).close()
     assert stat.S_IMODE((tmp_path / "door").stat().st_mode) == 0o600

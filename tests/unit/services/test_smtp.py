@@ -660,14 +660,14 @@ def test_root_is_dropped_between_binding_and_serving(
 
     paths.run.mkdir(parents=True)
     doors: list[socket.socket] = []
-    make = smtp._door
+    make = rights.listen
 
-    def door(path: Path, ids: Ids) -> socket.socket:
-        doors.append(make(path, ids))
+    def door(path: Path, ids: Ids, owner: Owner, backlog: int) -> socket.socket:
+        doors.append(make(path, ids, owner, backlog))
         return doors[0]
 
     monkeypatch.setattr(smtp, "bind", bind)
-    monkeypatch.setattr(smtp, "_door", door)
+    monkeypatch.setattr(rights, "listen", door)
     monkeypatch.setattr(rights, "drop", drop)
     monkeypatch.setattr(asyncio, "run", serve)
     assert smtp.main(asked(PUBLIC_IPV4="203.0.113.10", PUBLIC_IPV6="none"), paths, ids) == 0
@@ -678,5 +678,5 @@ def test_root_is_dropped_between_binding_and_serving(
 def test_a_door_that_a_dead_holder_left(paths: Paths, ids: Ids) -> None:
     paths.run.mkdir(parents=True)
     for _ in range(2):
-        smtp._door(paths.holder_socket, ids).close()
+        rights.listen(paths.holder_socket, ids, Owner.TAMBO, 1).close()
     assert stat.S_IMODE(paths.holder_socket.stat().st_mode) == 0o600
