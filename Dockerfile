@@ -56,7 +56,7 @@ LABEL org.opencontainers.image.title="tambo" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# The numbers stand in entrypoint/rights.py too. chasquid's package would make its user only if
+# The numbers stand in entrypoint/common/identity.py too. chasquid's package would make its user only if
 # adduser were installed, and say nothing.
 RUN groupadd --gid 10025 chasquid && groupadd --gid 10465 tambo \
  && useradd --uid 10025 --gid 10025 --no-create-home --home-dir /nonexistent \

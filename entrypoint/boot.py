@@ -8,36 +8,29 @@ from importlib.metadata import version
 
 import click
 
-from entrypoint import (
-    addresses,
-    apply,
-    debts,
-    output,
-    process,
-    reconcile,
-    restore,
-    rights,
-    settings,
-)
-from entrypoint.dns import render
-from entrypoint.dns.required import required
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids, Owner
-from entrypoint.services import keeper, smtp
-from entrypoint.settings import Settings
-from entrypoint.state import State
+from entrypoint.backup import restore
+from entrypoint.common import identity, log, process
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.paths import Paths
+from entrypoint.converge import apply, pending, reconcile
+from entrypoint.services import holder, keeper
+from entrypoint.settings import model
+from entrypoint.settings.model import Settings
+from entrypoint.state.load import State
+from entrypoint.zone import address, render
+from entrypoint.zone.required import required
 
 
 @click.command("boot", hidden=True)
 def boot() -> None:
     """Prepare everything, then become supervisord."""
-    style = settings.log_style(os.environ)
-    output.configure(style, "boot")
-    asked = settings.load(os.environ)
+    style = model.log_style(os.environ)
+    log.configure(style, "boot")
+    asked = model.load(os.environ)
     paths, ids = Paths(), Ids.image()
     apply.hold_instance(paths, ids)
     if restore.left(paths):
-        output.log("boot", "completing a restore that was interrupted")
+        log.log("boot", "completing a restore that was interrupted")
         restore.complete(paths, ids)
     restore.discard(paths)
     mend_rights(paths, ids)
@@ -45,30 +38,30 @@ def boot() -> None:
     reconcile.refresh_exchangers(asked, paths, ids)
     with apply.edit_lock(paths, ids):
         current, outcome = reconcile.reconcile(asked, paths, ids)
-        debts.clear(paths)
+        pending.clear(paths)
     announce(asked, paths, current, outcome)
     process.replace([sys.executable, "-m", "entrypoint.services.init", style], os.environ)
 
 
 @click.command("run-smtp", hidden=True)
 def run_smtp() -> int:
-    output.configure(settings.log_style(os.environ), "smtp")
-    return smtp.main(settings.load(os.environ), Paths(), Ids.image())
+    log.configure(model.log_style(os.environ), "smtp")
+    return holder.main(model.load(os.environ), Paths(), Ids.image())
 
 
 @click.command("run-keeper", hidden=True)
 def run_keeper() -> int:
-    output.configure(settings.log_style(os.environ), "keeper")
-    return keeper.main(settings.load(os.environ), Paths(), Ids.image())
+    log.configure(model.log_style(os.environ), "keeper")
+    return keeper.main(model.load(os.environ), Paths(), Ids.image())
 
 
 def mend_rights(paths: Paths, ids: Ids) -> None:
     """Give everything to its owner, as after a restore by the host's root."""
     own = (paths.domains, paths.certs, paths.acme, paths.reload, paths.backup, paths.state)
     for folder in own:
-        rights.mend(folder, ids, Owner.TAMBO)
+        identity.mend(folder, ids, Owner.TAMBO)
     for folder in (paths.queue, paths.mail, paths.events, paths.policy):
-        rights.mend(folder, ids, Owner.CHASQUID)
+        identity.mend(folder, ids, Owner.CHASQUID)
 
 
 def announce(
@@ -79,26 +72,26 @@ def announce(
 ) -> None:
     """Say what was done and what the owner has to do. What is wrong the keeper says, in seconds."""
     kept = [path for path in outcome.changed if path.is_relative_to(paths.data)]
-    output.log("boot", f"tambo {version('tambo')}: {asked.mail_hostname} for "
+    log.log("boot", f"tambo {version('tambo')}: {asked.mail_hostname} for "
                f"{', '.join(asked.domains)}")  # fmt: skip
     changes = "1 change" if len(kept) == 1 else f"{len(kept) or 'no'} changes"
-    output.log("boot", f"{changes} in {paths.data}")
+    log.log("boot", f"{changes} in {paths.data}")
     for path in kept:
-        output.log("boot", f"  made {path}")
-    output.log("boot", certificate_news(asked, current))
+        log.log("boot", f"  made {path}")
+    log.log("boot", certificate_news(asked, current))
     show_records(asked, current)
     if not any(current.domain(domain).users for domain in asked.domains):
-        output.log("boot", f"next: docker exec mail add-user i@{asked.domains[0]}")
+        log.log("boot", f"next: docker exec mail add-user i@{asked.domains[0]}")
 
 
 def show_records(asked: Settings, current: State) -> None:
     """The table, to be read or pasted; where it would not survive the log's form, how to get it."""
-    if output.is_json() or output.is_short():
-        output.log("boot", "the DNS records that are needed: docker exec mail dns")
+    if log.is_json() or log.is_short():
+        log.log("boot", "the DNS records that are needed: docker exec mail dns")
         return
-    output.log("boot", "These DNS records are needed (again: docker exec mail dns):")
+    log.log("boot", "These DNS records are needed (again: docker exec mail dns):")
     click.echo()
-    found = addresses.find(asked)  # no echo: it would hold up the start
+    found = address.find(asked)  # no echo: it would hold up the start
     click.echo(render.table(required(asked, current, found)))
     click.echo(render.origins(found))
 

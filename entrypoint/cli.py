@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import click
 
-from entrypoint import output
-from entrypoint.errors import Exit, UserError
+from entrypoint.common import log
+from entrypoint.common.errors import Exit, UserError
 
 # verb: module of entrypoint, function. A verb's module is imported when it runs.
 VERBS = {
@@ -31,10 +31,10 @@ VERBS = {
     "dns": ("commands.dns", "dns"),
     "publish-dns": ("commands.publish", "publish_dns"),
     "doctor": ("commands.doctor", "doctor"),
-    "send-test": ("commands.mail", "send_test"),
-    "mail-settings": ("commands.mail", "mail_settings"),
+    "send-test": ("commands.sendtest", "send_test"),
+    "mail-settings": ("commands.sendtest", "mail_settings"),
     "rotate-dkim": ("commands.dkim", "rotate_dkim"),
-    "show-message": ("commands.messages", "show_message"),
+    "show-message": ("commands.history", "show_message"),
     "status": ("commands.status", "status"),
     "list-certs": ("commands.certs", "list_certs"),
     "renew-cert": ("commands.certs", "renew_cert"),
@@ -91,16 +91,16 @@ def run(arguments: list[str]) -> int:
     try:
         result = tambo.main(arguments, prog_name="tambo", standalone_mode=False)
     except UserError as error:
-        output.complain(f"error: {error}")
+        log.complain(f"error: {error}")
         return error.exit_code
     except click.ClickException as error:
-        output.complain(f"error: {error.format_message()}")
+        log.complain(f"error: {error.format_message()}")
         if isinstance(error, click.UsageError) and error.ctx:
             click.echo(f"  usage: {error.ctx.command.get_usage(error.ctx)[7:]}", err=True)
         return error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        output.complain(f"error: {where}{error.strerror or error}")
+        log.complain(f"error: {where}{error.strerror or error}")
         return Exit.WRONG
     except (click.Abort, KeyboardInterrupt):
         click.echo("aborted", err=True)

@@ -1,4 +1,4 @@
-"""Writes .env.example and docs/settings.md from the definitions in entrypoint/settings.py."""
+"""Writes .env.example and docs/settings.md from the definitions in entrypoint/settings/model.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entrypoint.settings import BY_FILE, CREDENTIALS, DURATION, Settings
+from entrypoint.settings.model import BY_FILE, CREDENTIALS, DURATION, Settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +28,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Made by `make generate` from `entrypoint/settings.py`.",
+        "Made by `make generate` from `entrypoint/settings/model.py`.",
         "",
         "They are environment variables, given in `.env`; `docker compose up -d` puts a change",
         "into service. Instead of any of them `NAME_FILE` may name a file that holds the value. An",

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from entrypoint import aliases, book, state, userdb
-from entrypoint.aliases import Pipe, Via
-from entrypoint.book import LIMIT, Book
+from entrypoint.chasquid import aliases, userdb
+from entrypoint.chasquid.aliases import Pipe, Via
+from entrypoint.chasquid.userdb import Denied
 from entrypoint.checks import certificates, keys
 from entrypoint.checks.context import CheckContext
-from entrypoint.findings import Finding, Level
-from entrypoint.names import Domain
-from entrypoint.plan import REPORTS, ROLES
-from entrypoint.settings import Settings
-from entrypoint.state import State
-from entrypoint.userdb import Denied
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import Domain
+from entrypoint.converge import routing
+from entrypoint.converge.plan import REPORTS, ROLES
+from entrypoint.converge.routing import LIMIT, Book
+from entrypoint.settings.model import Settings
+from entrypoint.state import load
+from entrypoint.state.load import State
 
 _WHY_FILE = "What cannot be read is not served: people may be missing who should be there."
 _WHY_LOOP = "chasquid gives up after ten steps, and refuses the mail (451)."
@@ -27,9 +29,9 @@ def check(context: CheckContext) -> list[Finding]:
     elsewhere = (*certificates.FILES, *keys.FILES)
     files = [
         *(item for item in context.state.findings if item.id not in elsewhere),
-        *state.unserved(context.state, context.settings.domains),
+        *load.unserved(context.state, context.settings.domains),
     ]
-    resolver = book.load(context.settings, context.state)
+    resolver = routing.load(context.settings, context.state)
     return [
         *(replace(item, why=_WHY_FILE) for item in files),
         *circles(context.settings, context.state),
@@ -47,12 +49,12 @@ def circles(settings: Settings, current: State) -> Iterator[Finding]:
     hide what is written. And nothing is lost: chasquid answers 451 for that one name, so that
     whoever sends keeps the message and tries again.
     """
-    resolver = book.load(settings, current)
+    resolver = routing.load(settings, current)
     for domain in settings.domains:
         # A name of a domain elsewhere whose exchangers were never seen leads to itself on purpose.
         mine = current.domain(domain).aliases
         for name in mine:
-            way = resolver.circle(book.probe(name, domain))
+            way = resolver.circle(routing.probe(name, domain))
             if not way:
                 continue
             path = f"data/domains/{domain}/aliases"
@@ -76,7 +78,7 @@ def _aliases(context: CheckContext, resolver: Book) -> Iterator[Finding]:
 
 
 def _alias(resolver: Book, domain: Domain, name: str) -> Iterator[Finding]:
-    address = book.probe(name, domain)
+    address = routing.probe(name, domain)
     shown = f"{name}@{domain}"
     path = f"data/domains/{domain}/aliases"
     if resolver.circle(address):

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from entrypoint import backup, seals
+from entrypoint.backup import backup, index
 from entrypoint.checks.context import CheckContext
-from entrypoint.findings import Finding, Level
+from entrypoint.common.findings import Finding, Level
 
 _WHY = (
     "Without the DKIM keys a new machine needs new DNS records, and without the users nobody can "
@@ -19,7 +19,7 @@ _WEEKS = 2  # weeks without a check
 
 
 def check(context: CheckContext) -> list[Finding]:
-    memory = seals.load(context.paths)
+    memory = index.load(context.paths)
     pushed = datetime.fromtimestamp(memory.pushed_at if memory else 0.0, UTC)
     seen = f"last push: {pushed:%Y-%m-%d %H:%M} UTC" if memory and memory.pushed_at else "no push"
     return [
@@ -40,7 +40,7 @@ def _age(context: CheckContext) -> Iterator[Finding]:
             why=_WHY,
         )  # fmt: skip
         return
-    memory = seals.load(context.paths)
+    memory = index.load(context.paths)
     if memory is None or not memory.pushed_at:
         yield Finding(
             "backup-never", Level.WARN, "Nothing has been pushed to the backup yet.",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from entrypoint import renewal, served
-from entrypoint.certs import Certificate
 from entrypoint.checks.context import CheckContext
-from entrypoint.checks.parallel import every
-from entrypoint.findings import Finding, Level
-from entrypoint.plan import STAND_IN, served_certificates
+from entrypoint.common import tlsprobe
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.parallel import every
+from entrypoint.converge.plan import STAND_IN, served_certificates
+from entrypoint.keys.certs import Certificate
+from entrypoint.renewal import renewer
 
 FILES = ("broken-certificate", "broken-acme-env")  # what State says of these files
 _SECONDS = 10.0
@@ -24,7 +25,7 @@ _WHY_TRUST = (
 def check(context: CheckContext) -> list[Finding]:
     found = [
         *(item for item in context.state.findings if item.id in FILES),
-        *renewal.findings(context.settings, context.state, context.now),
+        *renewer.findings(context.settings, context.state, context.now),
     ]
     return [
         *(replace(item, why=_WHY) for item in found),
@@ -52,7 +53,7 @@ def _trusted(context: CheckContext) -> Iterator[Finding]:
 def _served(context: CheckContext) -> Iterator[Finding]:
     """By a handshake on each port, for each certificate."""
     certificates = served_certificates(context.settings, context.state)
-    asked = [(item, port) for item in certificates.values() for port in served.PORTS]
+    asked = [(item, port) for item in certificates.values() for port in tlsprobe.PORTS]
 
     def one(item: tuple[Certificate, int]) -> bool | str:
         certificate, port = item

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 
-from entrypoint import addresses
-from entrypoint.addresses import Addresses
-from entrypoint.checks.asking import Resolve, Resolver, Security
-from entrypoint.checks.dnslists import LISTS, DnsList
 from entrypoint.checks.machine import Machine
+from entrypoint.common.names import Domain
+from entrypoint.common.paths import Paths
+from entrypoint.dns.authoritative import Answer, Ask, Authoritative, Unknown
+from entrypoint.dns.blocklists import LISTS, DnsList
 from entrypoint.dns.echo import Echo
-from entrypoint.dns.lookup import Answer, Ask, Authoritative, Unknown
 from entrypoint.dns.records import Record
-from entrypoint.dns.required import required
-from entrypoint.names import Domain
-from entrypoint.paths import Paths
-from entrypoint.settings import Settings
-from entrypoint.state import State
+from entrypoint.dns.resolver import Resolve, Resolver, Security
+from entrypoint.settings.model import Settings
+from entrypoint.state.load import State
+from entrypoint.zone import address
+from entrypoint.zone.address import Addresses
+from entrypoint.zone.required import required
 
 # Where most of the world's mailboxes are: whoever reaches these reaches nearly everybody.
 RECEIVERS = ("gmail.com", "outlook.com", "yahoo.com", "icloud.com", "gmx.net")
@@ -56,7 +56,7 @@ class CheckContext:
             settings=settings,
             state=state,
             paths=paths,
-            addresses=addresses.find(settings, echo),
+            addresses=address.find(settings, echo),
             machine=Machine.real(paths),
             ask=Authoritative(timeout=2.0),
             resolve=resolver,

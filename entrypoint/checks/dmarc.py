@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from entrypoint import plan
 from entrypoint.checks.context import CheckContext
-from entrypoint.control import UnreachableError
-from entrypoint.dns.required import report_addresses
-from entrypoint.findings import Finding, Level
-from entrypoint.names import Address, Domain
-from entrypoint.reports import Source, Summary
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import Address, Domain
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.converge import plan
+from entrypoint.history.reports import Source, Summary
+from entrypoint.zone.required import report_addresses
 
 _SHOWN = 5  # sources
 _WHY = "Reports tell who sends in your name, and whose mail receivers do not believe."

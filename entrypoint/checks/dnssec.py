@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from entrypoint.checks.asking import Security
 from entrypoint.checks.context import CheckContext
-from entrypoint.checks.parallel import every
-from entrypoint.dns.lookup import Absent, Unknown, one
-from entrypoint.findings import Finding, Level
-from entrypoint.names import Domain
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import Domain
+from entrypoint.common.parallel import every
+from entrypoint.dns.authoritative import Absent, Unknown, one
+from entrypoint.dns.resolver import Security
 
 _SECONDS = 10.0
 _WHY = "A signed domain's records cannot be forged on the way; without, mail works all the same."

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from entrypoint.checks import ipv6
 from entrypoint.checks.context import CheckContext
 from entrypoint.checks.machine import Disk
-from entrypoint.checks.parallel import every
-from entrypoint.control import UnreachableError
-from entrypoint.findings import Finding, Level
-from entrypoint.served import PORTS
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.parallel import every
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.common.tlsprobe import PORTS
 
 _MB = 1 << 20
 _DATE_SECONDS = 6.0

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from entrypoint import dkim
 from entrypoint.checks import verdicts
 from entrypoint.checks.context import CheckContext
-from entrypoint.checks.parallel import every
 from entrypoint.checks.records import KEYS
-from entrypoint.dkim import Algorithm, DkimKey
-from entrypoint.dns.lookup import Found, Unknown, one
-from entrypoint.dns.verify import Status
-from entrypoint.findings import Finding, Level
-from entrypoint.names import Domain
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import Domain
+from entrypoint.common.parallel import every
+from entrypoint.dns.authoritative import Found, Unknown, one
+from entrypoint.keys import dkim
+from entrypoint.keys.dkim import Algorithm, DkimKey
+from entrypoint.zone.judge import Status
 
 FILES = ("broken-dkim", "dkim-name")  # what State says of key files
 _SECONDS = 10.0

@@ -9,11 +9,11 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
 from entrypoint.checks.context import CheckContext
-from entrypoint.checks.dnslists import DnsList
-from entrypoint.checks.parallel import every
-from entrypoint.dns.lookup import Absent, Answer, Unknown
-from entrypoint.findings import Finding, Level
-from entrypoint.names import organizational_domain
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import organizational_domain
+from entrypoint.common.parallel import every
+from entrypoint.dns.authoritative import Absent, Answer, Unknown
+from entrypoint.dns.blocklists import DnsList
 
 _SECONDS = 11.0
 _WHY = "Receivers that ask this list refuse mail from what is on it, or file it as spam."

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from entrypoint import addresses, control, served
-from entrypoint.maillog import clean
-from entrypoint.paths import Paths
+from entrypoint.chasquid.maillog import clean
+from entrypoint.common import rpc, tlsprobe
+from entrypoint.common.paths import Paths
+from entrypoint.zone import address as addresses
 
 _TIMEOUT = 4.0  # seconds
 _STATUS_WAIT = 3.0  # seconds: it says so at once, or it hangs
@@ -111,15 +112,15 @@ class Machine:
     date_of: Callable[[str], datetime] = _date_of
     source: Callable[[str], IPv4Address | IPv6Address | None] = addresses.source
     banner: Callable[[str, int], str] = _banner
-    fingerprint: Callable[[int, str], str] = served.fingerprint
+    fingerprint: Callable[[int, str], str] = tlsprobe.fingerprint
 
     @classmethod
     def real(cls, paths: Paths) -> Machine:
         def holder(command: str) -> dict[str, Any]:
             wait = _STATUS_WAIT if command == "status" else _READ_WAIT
-            return control.request(paths.holder_socket, command, wait)
+            return rpc.request(paths.holder_socket, command, wait)
 
         def policy(command: str) -> dict[str, Any]:
-            return control.request(paths.policy_door, command, _STATUS_WAIT)
+            return rpc.request(paths.policy_door, command, _STATUS_WAIT)
 
         return cls(holder, policy)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from entrypoint.chasquid.queue import Destination, Summary
 from entrypoint.checks.context import CheckContext
-from entrypoint.control import UnreachableError
-from entrypoint.events import Query, Total, totals_of
-from entrypoint.findings import Finding, Level
-from entrypoint.queue import Destination, Summary
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.history.client import Query, Total, totals_of
 
 _HALF = 0.5  # of MAX_QUEUE
 _PATIENCE = 3600.0  # seconds: greylisting is over by then

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from entrypoint import apply
 from entrypoint.checks.runner import OVERRUN, Report
-from entrypoint.findings import Finding, Level
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.identity import Ids
+from entrypoint.common.paths import Paths
+from entrypoint.converge import apply
 
 _LOCK_WAIT = 5.0  # seconds
 

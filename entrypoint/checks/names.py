@@ -9,12 +9,12 @@ from ipaddress import IPv4Address, IPv6Address
 
 from entrypoint.checks import verdicts
 from entrypoint.checks.context import CheckContext
-from entrypoint.checks.parallel import every
 from entrypoint.checks.records import NAMES
-from entrypoint.dns.lookup import Found, Unknown, one
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.parallel import every
+from entrypoint.dns.authoritative import Found, Unknown, one
 from entrypoint.dns.records import Role
-from entrypoint.dns.verify import Status, Verdict
-from entrypoint.findings import Finding, Level
+from entrypoint.zone.judge import Status, Verdict
 
 _SECONDS = 10.0
 _WHY_ADDRESS = "Receivers look the host's name up, and want to find the address that connects."

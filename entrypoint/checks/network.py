@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from entrypoint.addresses import SOMEWHERE
 from entrypoint.checks import ipv6
 from entrypoint.checks.context import CheckContext
-from entrypoint.checks.parallel import every
-from entrypoint.dns.lookup import Absent, Found, Unknown
-from entrypoint.findings import Finding, Level
-from entrypoint.names import is_reachable
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import is_reachable
+from entrypoint.common.parallel import every
+from entrypoint.dns.authoritative import Absent, Found, Unknown
+from entrypoint.zone.address import SOMEWHERE
 
 _SECONDS = 10.0
 _ECHO_SECONDS = 4.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from entrypoint.checks import verdicts
 from entrypoint.checks.context import CheckContext
+from entrypoint.common.findings import Finding
 from entrypoint.dns.records import Role
-from entrypoint.findings import Finding
 
 NAMES = (Role.ADDRESS, Role.POINTER)  # the host's own: checks/names.py
 KEYS = (Role.DKIM,)  # checks/keys.py

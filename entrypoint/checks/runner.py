@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from entrypoint.chasquid.maillog import clean
 from entrypoint.checks import (
     accounts,
     backup,
@@ -25,8 +26,7 @@ from entrypoint.checks import (
     senders,
 )
 from entrypoint.checks.context import CheckContext
-from entrypoint.findings import Finding, Level
-from entrypoint.maillog import clean
+from entrypoint.common.findings import Finding, Level
 
 _SECONDS = 12.5  # for all of it; a verb's start and its output come on top
 OVERRUN = "overrun"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from entrypoint import policy
 from entrypoint.checks.context import CheckContext
-from entrypoint.control import UnreachableError
-from entrypoint.findings import Finding, Level
-from entrypoint.plan import rules
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.converge.plan import rules
+from entrypoint.policy import decide
 
 _WHY_NOBODY = "Perhaps a name is misspelt: whom it was meant for does not have it."
 _WHY_DOWN = "Without it nobody can send; incoming mail is taken unseen."
@@ -23,7 +23,7 @@ def _lines(context: CheckContext) -> Iterator[Finding]:
     """What data/domains/DOMAIN/senders gives to nobody, or cannot give."""
     settings = context.settings
     logins = rules(settings, context.state).logins
-    known = {*logins, *map(policy.base, logins)}
+    known = {*logins, *map(decide.base, logins)}
     for domain in settings.domains:
         for name, sender in sorted(context.state.domain(domain).senders.items()):
             login = f"{name}@{domain}"

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 
 from entrypoint.checks.context import CheckContext
-from entrypoint.checks.parallel import every
-from entrypoint.dns import verify
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.parallel import every
 from entrypoint.dns.records import Record, RecordType
-from entrypoint.dns.verify import Status, Verdict
-from entrypoint.findings import Finding, Level
+from entrypoint.zone import judge as verify
+from entrypoint.zone.judge import Status, Verdict
 
 _SECONDS = 10.0
 _LATE = "no answer in time"

@@ -10,17 +10,18 @@ from typing import Any
 
 import click
 
-from entrypoint import aliases, apply, book, userdb
-from entrypoint.aliases import CATCH_ALL, AliasError, EditError, Mailbox, Target, Via
-from entrypoint.book import Book, Way
-from entrypoint.context import Context
-from entrypoint.dns import lookup
-from entrypoint.dns.lookup import Absent
-from entrypoint.errors import Exit, UserError
-from entrypoint.names import Address, Domain, shown
-from entrypoint.plan import REPORTS
-from entrypoint.settings import Settings
-from entrypoint.state import State
+from entrypoint.chasquid import aliases, userdb
+from entrypoint.chasquid.aliases import CATCH_ALL, AliasError, EditError, Mailbox, Target, Via
+from entrypoint.commands.context import Context
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.names import Address, Domain, shown
+from entrypoint.converge import apply, routing
+from entrypoint.converge.plan import REPORTS
+from entrypoint.converge.routing import Book, Way
+from entrypoint.dns import authoritative
+from entrypoint.dns.authoritative import Absent
+from entrypoint.settings.model import Settings
+from entrypoint.state.load import State
 
 _WIDTH = 80
 
@@ -133,7 +134,7 @@ def list_aliases(as_json: bool) -> int:
     """
     context = Context.enter()
     state = context.state()
-    resolver = book.load(context.settings, state)
+    resolver = routing.load(context.settings, state)
     found = list(_listed(context.settings, state, resolver))
     broken = [str(item) for item in state.findings if item.id == "broken-aliases"]
     if as_json:
@@ -188,7 +189,7 @@ def _unheard_of(context: Context, targets: Iterable[Target]) -> Iterator[str]:
         if not isinstance(target, Mailbox) or target.domain in _ours(context.settings):
             continue
         if target.domain not in asked:
-            asked[target.domain] = lookup.exchangers(target.domain)
+            asked[target.domain] = authoritative.exchangers(target.domain)
         if isinstance(asked[target.domain], Absent):
             yield (
                 f"DNS says that {target.domain} does not exist, or takes no mail: what goes to "
@@ -224,7 +225,7 @@ def _edit(
         msg = f"with that, data/domains/{domain}/aliases would be wrong: {error}"
         raise UserError(msg, "give the name fewer targets") from None
     wanted = replace(state, domains={**state.domains, domain: replace(have, aliases=rules)})
-    old, new = book.load(context.settings, state), book.load(context.settings, wanted)
+    old, new = routing.load(context.settings, state), routing.load(context.settings, wanted)
     _check(old, new, name)
     if not text.strip():
         # An empty file would be taken for damage. The copy first: without the file, it would serve.
@@ -237,12 +238,12 @@ def _edit(
 
 def _check(old: Book, new: Book, name: Mailbox) -> None:
     """Refuse what would lead mail astray. What was wrong already, elsewhere, is not in the way."""
-    mine = book.probe(name.local, name.domain)
+    mine = routing.probe(name.local, name.domain)
     asked = {mine: str(name)}
     for text, served in new.domains.items():
         domain = Domain(text)
         for rule in served.rules:
-            asked.setdefault(book.probe(rule, domain), f"{rule}@{domain}")
+            asked.setdefault(routing.probe(rule, domain), f"{rule}@{domain}")
     for address, spelling in asked.items():
         way = new.circle(address)
         if way:
@@ -251,7 +252,7 @@ def _check(old: Book, new: Book, name: Mailbox) -> None:
                 if way[-1] in way[:-1]:
                     msg = f"mail to {spelling} would go round in a circle: {chain}"
                 else:
-                    msg = f"mail to {spelling} would take more than {book.LIMIT} steps: {chain}"
+                    msg = f"mail to {spelling} would take more than {routing.LIMIT} steps: {chain}"
                 raise UserError(msg, "choose a target that does not lead back; nothing was changed")
             continue
         known = () if old.circle(address) else {path[-1] for path in old.nowhere(address)}
@@ -269,7 +270,7 @@ def _check(old: Book, new: Book, name: Mailbox) -> None:
 def _no_line(settings: Settings, state: State, name: Mailbox) -> UserError:
     path = f"data/domains/{name.domain}/aliases"
     msg = f"{name} has no line in {path}"
-    served = book.load(settings, state).domains[name.domain]
+    served = routing.load(settings, state).domains[name.domain]
     if name.local in served.rules or name.local in served.users:
         return UserError(
             f"{msg}; it is there {_SOURCES[_source(settings, state, name)]}",
@@ -310,13 +311,13 @@ def _listed(settings: Settings, state: State, resolver: Book) -> Iterator[dict[s
 def _ends_json(resolver: Book, name: Mailbox) -> list[dict[str, str]]:
     return [
         {"kind": end.way.value, "where": _starred(end.where)}
-        for end in resolver.ends(book.probe(name.local, name.domain))
+        for end in resolver.ends(routing.probe(name.local, name.domain))
     ]
 
 
 def _starred(text: str) -> str:
     """With the catch-all's own name for the one that was asked about."""
-    return text.replace(f"{book.ANYBODY}@", f"{CATCH_ALL}@")
+    return text.replace(f"{routing.ANYBODY}@", f"{CATCH_ALL}@")
 
 
 _WORDS = {

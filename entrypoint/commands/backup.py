@@ -12,15 +12,18 @@ from typing import Any
 
 import click
 
-from entrypoint import age, apply, rights, settings
-from entrypoint import backup as backups
-from entrypoint import restore as restores
-from entrypoint.context import Context
-from entrypoint.errors import Exit, UserError
-from entrypoint.git import Access, Entry, Repository
-from entrypoint.paths import Paths
-from entrypoint.restore import Found
-from entrypoint.rights import Ids, Owner
+from entrypoint.backup import backup as backups
+from entrypoint.backup import restore as restores
+from entrypoint.backup.git import Access, Entry, Repository
+from entrypoint.backup.restore import Found
+from entrypoint.commands.context import Context
+from entrypoint.common import age
+from entrypoint.common import identity as rights
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.paths import Paths
+from entrypoint.converge import apply
+from entrypoint.settings import model
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print an object for programs.")
 _identity = click.option(
@@ -95,7 +98,7 @@ def _read_identity(name: str) -> tuple[str, ...]:
         if name == "-":
             return age.identities(sys.stdin.read(65536))
         if name:
-            return age.identities(settings.read_file(name))
+            return age.identities(model.read_file(name))
         answer: str = click.prompt("Private half (AGE-SECRET-KEY-1…)", hide_input=True)
         return age.identities(answer)
     except ValueError as error:
@@ -133,7 +136,7 @@ def _access(
     remote: str | None, key: str | None, host_key: str | None, token_file: str | None, paths: Paths
 ) -> Access:
     """What was given, else what the environment says. As root, before the drop."""
-    known = settings.load_access(os.environ)
+    known = model.load_access(os.environ)
     try:
         asked = remote or known.remote
         if not asked:
@@ -144,14 +147,14 @@ def _access(
             )  # fmt: skip
         if asked.startswith("/"):
             return Access(asked)
-        asked = settings.git_remote(asked)
+        asked = model.git_remote(asked)
         default = paths.data / "backup.key"
         key = key or (str(default) if not known.key and default.is_file() else None)
         found = Access(
             asked,
-            settings.private_key(settings.read_file(key)) if key else known.key,
-            settings.host_keys(host_key) if host_key else known.host_keys,
-            settings.read_file(token_file) if token_file else known.token,
+            model.private_key(model.read_file(key)) if key else known.key,
+            model.host_keys(host_key) if host_key else known.host_keys,
+            model.read_file(token_file) if token_file else known.token,
         )
     except ValueError as error:
         raise UserError(str(error), exit_code=Exit.USAGE) from None

@@ -10,14 +10,15 @@ from typing import Any
 
 import click
 
-from entrypoint import renewal, served
-from entrypoint.certs import Certificate
-from entrypoint.context import Context
-from entrypoint.errors import Exit, UserError
-from entrypoint.names import Domain
-from entrypoint.plan import Wanted, served_certificates, wanted
-from entrypoint.renewal import Renewer
-from entrypoint.state import Issue, State
+from entrypoint.commands.context import Context
+from entrypoint.common import tlsprobe
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.names import Domain
+from entrypoint.converge.plan import Wanted, served_certificates, wanted
+from entrypoint.keys.certs import Certificate
+from entrypoint.renewal import renewer as renewal
+from entrypoint.renewal.renewer import Renewer
+from entrypoint.state.load import Issue, State
 
 _BUSY_TRIES = 10  # a second apart
 
@@ -76,8 +77,8 @@ def _rows(context: Context, state: State) -> Iterator[dict[str, Any]]:
 def _is_served(certificate: Certificate) -> bool:
     try:
         return all(
-            served.fingerprint(port, certificate.host) == certificate.fingerprint
-            for port in served.PORTS
+            tlsprobe.fingerprint(port, certificate.host) == certificate.fingerprint
+            for port in tlsprobe.PORTS
         )
     except OSError:
         return False

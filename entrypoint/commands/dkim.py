@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from entrypoint import rotation
-from entrypoint.context import Context
-from entrypoint.dkim import Algorithm
-from entrypoint.dns import render
-from entrypoint.dns.lookup import Authoritative
-from entrypoint.dns.required import KEEP_RETIRED
-from entrypoint.dns.verify import Status
-from entrypoint.errors import Exit, UserError
-from entrypoint.names import Domain
+from entrypoint.commands.context import Context
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.names import Domain
+from entrypoint.dns.authoritative import Authoritative
+from entrypoint.keys.dkim import Algorithm
+from entrypoint.renewal import dkim
+from entrypoint.zone import render
+from entrypoint.zone.judge import Status
+from entrypoint.zone.required import KEEP_RETIRED
 
 _PAUSE = 2.0  # seconds between two looks at DNS
 
@@ -43,7 +43,7 @@ def rotate_dkim(domains: Sequence[str], status: bool, seconds: int, as_json: boo
     chosen = _chosen(context, domains)
     if not status:
         for domain in chosen:
-            rotation.begin(context.settings, context.paths, context.ids, domain)
+            dkim.begin(context.settings, context.paths, context.ids, domain)
         _wait(context, chosen, seconds)
     rows = [_row(context, domain) for domain in chosen]
     if as_json:
@@ -68,7 +68,7 @@ def _wait(context: Context, domains: Sequence[Domain], seconds: int) -> None:
     """Take the keys over here, if DNS shows them soon; else the keeper does, within a minute."""
     end = time.monotonic() + seconds
     while True:
-        rotation.advance(
+        dkim.advance(
             context.settings, context.paths, context.ids, Authoritative(),
             lambda text: click.echo(text, err=True),
         )  # fmt: skip
@@ -81,7 +81,7 @@ def _wait(context: Context, domains: Sequence[Domain], seconds: int) -> None:
 def _row(context: Context, domain: Domain) -> dict[str, Any]:
     current = context.state()
     have = current.domain(domain)
-    verdicts = rotation.shown(current, domain, Authoritative())
+    verdicts = dkim.shown(current, domain, Authoritative())
     enabled = {Algorithm(word) for word in context.settings.dkim_keys}
     return {
         "domain": domain,
@@ -125,6 +125,6 @@ def _show(context: Context, domain: Domain, row: dict[str, Any]) -> None:
             "\nEnter these records, or: docker exec mail publish-dns --apply\n"
             "When every name server shows them, the new keys take over by themselves.\n"
         )
-        records = rotation.pending_records(context.state(), domain)
+        records = dkim.pending_records(context.state(), domain)
         records = tuple(record for record in records if record.name in wanting)
         click.echo(render.table(records, colour=sys.stdout.isatty()), color=True)

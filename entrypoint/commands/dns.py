@@ -9,14 +9,13 @@ from collections.abc import Sequence
 
 import click
 
-from entrypoint import addresses
-from entrypoint.context import Context
-from entrypoint.dns import render, verify
+from entrypoint.commands.context import Context
+from entrypoint.common.errors import Exit
+from entrypoint.dns.authoritative import Authoritative
 from entrypoint.dns.echo import Echo
-from entrypoint.dns.lookup import Authoritative
-from entrypoint.dns.required import required
-from entrypoint.dns.verify import Status, Verdict
-from entrypoint.errors import Exit
+from entrypoint.zone import address, judge, render
+from entrypoint.zone.judge import Status, Verdict
+from entrypoint.zone.required import required
 
 _WATCH_PAUSE = 10.0  # seconds between two rounds
 _WATCH_END = 3600.0  # seconds: nobody watches longer
@@ -46,7 +45,7 @@ def dns(form: str, as_json: bool, check: bool, watch: bool) -> int:
     as_json = as_json or form == "json"
     if check or watch:
         return (_watch if watch else _check)(context, as_json=as_json)
-    found = addresses.find(context.settings, Echo())
+    found = address.find(context.settings, Echo())
     records = required(context.settings, context.state(), found)
     if as_json:
         click.echo(render.as_json(records))
@@ -59,10 +58,10 @@ def dns(form: str, as_json: bool, check: bool, watch: bool) -> int:
     return Exit.OK
 
 
-def _verdicts(context: Context, echo: addresses.Echo) -> list[Verdict]:
-    found = addresses.find(context.settings, echo)
+def _verdicts(context: Context, echo: address.Echo) -> list[Verdict]:
+    found = address.find(context.settings, echo)
     records = required(context.settings, context.state(), found)
-    return verify.check(records, found, Authoritative())
+    return judge.check(records, found, Authoritative())
 
 
 def _check(context: Context, *, as_json: bool) -> int:

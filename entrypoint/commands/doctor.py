@@ -16,9 +16,9 @@ from entrypoint import checks
 from entrypoint.checks import memory
 from entrypoint.checks.context import CheckContext
 from entrypoint.checks.memory import Changes
-from entrypoint.context import Context
-from entrypoint.errors import Exit, UserError
-from entrypoint.findings import Finding, Level
+from entrypoint.commands.context import Context
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.findings import Finding, Level
 
 _WIDTH = 80
 _LABEL = 9  # columns of a level

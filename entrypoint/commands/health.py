@@ -6,9 +6,9 @@ import time
 
 import click
 
-from entrypoint import health as judge
-from entrypoint.errors import UserError
-from entrypoint.paths import Paths
+from entrypoint.common.errors import UserError
+from entrypoint.common.paths import Paths
+from entrypoint.services import health as judge
 
 
 @click.command("health", hidden=True)

@@ -11,17 +11,16 @@ from typing import Any
 
 import click
 
-from entrypoint import addresses
-from entrypoint.addresses import Addresses
-from entrypoint.context import Context
-from entrypoint.dns import providers, publish, render, verify
+from entrypoint.commands.context import Context
+from entrypoint.common.errors import Exit
+from entrypoint.dns.authoritative import Ask, Authoritative
 from entrypoint.dns.echo import Echo
-from entrypoint.dns.lookup import Ask, Authoritative
-from entrypoint.dns.publish import Action, Outcome, Step
 from entrypoint.dns.records import Record
-from entrypoint.dns.required import required
-from entrypoint.dns.verify import Status, Verdict
-from entrypoint.errors import Exit
+from entrypoint.zone import address, judge, providers, publish, render
+from entrypoint.zone.address import Addresses
+from entrypoint.zone.judge import Status, Verdict
+from entrypoint.zone.publish import Action, Outcome, Step
+from entrypoint.zone.required import required
 
 _WAIT = 300  # seconds: most providers show a change within one minute
 _ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -56,7 +55,7 @@ class _Publication:
     def __init__(self, context: Context, as_json: bool) -> None:
         self.settings = context.settings
         self.state = context.state()
-        self.addresses: Addresses = addresses.find(context.settings, Echo())
+        self.addresses: Addresses = address.find(context.settings, Echo())
         self.records: tuple[Record, ...] = required(self.settings, self.state, self.addresses)
         self.as_json = as_json
         private = self.settings.acme_ca_bundle and context.paths.ca_bundle.exists()
@@ -65,7 +64,7 @@ class _Publication:
 
     def run(self, *, do: bool, seconds: int) -> int:
         ask: Ask = Authoritative()
-        verdicts = verify.check(self.records, self.addresses, ask)
+        verdicts = judge.check(self.records, self.addresses, ask)
         steps = publish.plan(
             verdicts,
             self.settings.mail_hostname,

@@ -11,14 +11,8 @@ from typing import Any
 
 import click
 
-from entrypoint import control, events
-from entrypoint.checks.mail import age
-from entrypoint.context import Context, TakesIds
-from entrypoint.control import UnreachableError
-from entrypoint.errors import Exit, UserError
-from entrypoint.maillog import Event, Kind
-from entrypoint.names import Domain
-from entrypoint.queue import (
+from entrypoint.chasquid.maillog import Event, Kind
+from entrypoint.chasquid.queue import (
     PREFIX,
     Attempts,
     Destination,
@@ -30,6 +24,13 @@ from entrypoint.queue import (
     estimate,
     is_id,
 )
+from entrypoint.checks.mail import age
+from entrypoint.commands.context import Context, TakesIds
+from entrypoint.common import rpc
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.names import Domain
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.history import client
 
 _LIMIT = 20  # messages
 _HISTORIES = 500  # messages whose tries are looked up: what all others have is estimated
@@ -173,9 +174,9 @@ def _ask(context: Context, command: str, words: Any, timeout: float) -> dict[str
     path = context.paths.holder_socket
     try:
         if isinstance(words, str):
-            answer = control.request(path, f"{command} {words}", timeout)
+            answer = rpc.request(path, f"{command} {words}", timeout)
         else:
-            answer = control.ask(path, command, words, timeout)
+            answer = rpc.ask(path, command, words, timeout)
     except UnreachableError as error:
         msg = f"the mail server does not answer: {error}"
         raise UserError(
@@ -235,7 +236,7 @@ def _check_ids(selection: Selection, found: Listing) -> None:
 def _histories(context: Context, items: Sequence[Waiting]) -> Mapping[str, Sequence[Event]]:
     """What the log said of these messages, as far as it is known."""
     try:
-        return events.messages(context.paths, [item.id for item in items[:_HISTORIES]])
+        return client.messages(context.paths, [item.id for item in items[:_HISTORIES]])
     except UnreachableError:
         return {}  # the files tell enough
 

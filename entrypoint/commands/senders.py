@@ -8,15 +8,18 @@ from typing import Any, BinaryIO
 
 import click
 
-from entrypoint import control, granting, header, plan, policy
-from entrypoint.context import Context
-from entrypoint.errors import Exit, UserError
-from entrypoint.limits import Limit
-from entrypoint.names import Address, shown
-from entrypoint.policy import Code, Envelope
-from entrypoint.senders import Grant, Sender
-from entrypoint.state import State
-from entrypoint.userdb import Denied
+from entrypoint.accounts import permissions
+from entrypoint.chasquid.userdb import Denied
+from entrypoint.commands.context import Context
+from entrypoint.common import rpc
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.limit import Limit
+from entrypoint.common.names import Address, shown
+from entrypoint.converge import plan
+from entrypoint.policy import decide, header
+from entrypoint.policy.decide import Code, Envelope
+from entrypoint.policy.grants import Grant, Sender
+from entrypoint.state.load import State
 
 _NOT_ASKED = "The policy service does not answer, so limits and pauses are not known here."
 
@@ -52,7 +55,9 @@ _login = click.argument("login", type=_LoginType())
 
 @click.command("allow-sender")
 @_login
-@click.argument("addresses", type=granting.GrantType(), nargs=-1, required=True, metavar="ADDRESS…")
+@click.argument(
+    "addresses", type=permissions.GrantType(), nargs=-1, required=True, metavar="ADDRESS…"
+)
 @click.option("--remove", is_flag=True, help="Take the permission away instead.")
 def allow_sender(login: Address, addresses: tuple[Grant, ...], remove: bool) -> None:
     """Let LOGIN send as other addresses too; '*@example.org' is any of a domain.
@@ -63,7 +68,7 @@ def allow_sender(login: Address, addresses: tuple[Grant, ...], remove: bool) -> 
     """
     context = Context.enter()
     if not remove:
-        granting.check_served(context, addresses)
+        permissions.check_served(context, addresses)
 
     def change(before: Sender) -> Sender:
         if not remove:
@@ -109,8 +114,8 @@ def list_senders(as_json: bool) -> int:
     context = Context.enter()
     rules = plan.rules(context.settings, context.state())
     try:
-        status = control.request(context.paths.policy_door, "status", timeout=5.0)
-    except control.UnreachableError:
+        status = rpc.request(context.paths.policy_door, "status", timeout=5.0)
+    except rpc.UnreachableError:
         status = {}
         click.echo(f"note: {_NOT_ASKED}", err=True)
     found = {}
@@ -205,19 +210,19 @@ def explain_policy(
     rules = plan.rules(context.settings, context.state())
     section, has_nul, wrong = _section(message.read())
     envelope = Envelope(login or "", sender, recipients, spf=spf_pass)
-    answer = policy.decide(rules, envelope, section)
+    answer = decide.decide(rules, envelope, section)
     if wrong:
-        answer = policy.refuse("5.5.2", wrong)
+        answer = decide.refuse("5.5.2", wrong)
     if has_nul and login and answer.code is Code.ACCEPT:
-        answer = policy.NUL
+        answer = decide.NUL
     said, steps = str(answer), _steps(rules, envelope, section)
     if login and answer.code is Code.ACCEPT:
         try:
-            room = control.request(
+            room = rpc.request(
                 context.paths.policy_door, f"room {login} {len(recipients)}", timeout=5.0
             )
             said = room["answer"] or said
-        except control.UnreachableError:
+        except rpc.UnreachableError:
             steps.append(_NOT_ASKED)
     if as_json:
         click.echo(json.dumps({"answer": said, "because": steps, "notes": answer.notes}, indent=2))
@@ -239,13 +244,13 @@ def _section(raw: bytes) -> tuple[bytes, bool, str]:
     return lines[:end], b"\0" in lines[end:], wrong
 
 
-def _steps(rules: policy.Rules, envelope: Envelope, section: bytes) -> list[str]:
+def _steps(rules: decide.Rules, envelope: Envelope, section: bytes) -> list[str]:
     """What was looked at."""
     values = [item.value for item in header.lenient(section) if item.name == "from"]
     steps = [f"From: {_read(value)}" for value in values] or ["From: none"]
     steps.append(f"MAIL FROM: {shown(envelope.sender)}")
     if envelope.login:
-        own = rules.logins.get(policy.login_of(envelope), policy.LoginRules())
+        own = rules.logins.get(decide.login_of(envelope), decide.LoginRules())
         allowed = [*sorted(own.addresses), *(f"*@{name}" for name in sorted(own.domains))]
         steps.append(
             f"{envelope.login} may send as {', '.join(allowed) or 'nobody: no such login'}"
@@ -253,7 +258,7 @@ def _steps(rules: policy.Rules, envelope: Envelope, section: bytes) -> list[str]
         steps.append(f"its limit is {rules.limit_of(envelope.login)}")
     else:
         steps.append(f"served here: {', '.join(sorted(rules.domains | {rules.host}))}")
-        found = policy.results(section)
+        found = decide.results(section)
         verdicts = [f"{item.result} for {item.domain}" for item in found.signatures]
         steps.append(f"SPF: {'pass' if envelope.spf else found.spf or 'not known'}")
         steps.append(f"DKIM, as chasquid found it: {', '.join(verdicts) or 'no signature'}")
@@ -278,16 +283,16 @@ def _change(context: Context, login: Address, change: Callable[[Sender], Sender]
     """One login's line of the senders file, in service when this returns."""
     with context.change() as state:
         _existing(state, login)
-        found = granting.editable(context, state, login.domain)
+        found = permissions.editable(context, state, login.domain)
         after = change(found.get(login.local, Sender()))
-        granting.keep(context, login.domain, {**found, login.local: after})
+        permissions.keep(context, login.domain, {**found, login.local: after})
     return after
 
 
 def _ask(context: Context, question: str) -> dict[str, Any]:
     try:
-        return control.request(context.paths.policy_door, question, timeout=5.0)
-    except control.UnreachableError as error:
+        return rpc.request(context.paths.policy_door, question, timeout=5.0)
+    except rpc.UnreachableError as error:
         msg = f"the policy service does not answer: {error}"
         raise UserError(
             msg, "it starts again by itself; look at: docker logs mail", exit_code=Exit.TRY_AGAIN

@@ -12,16 +12,18 @@ from typing import Any
 
 import click
 
-from entrypoint import control, events, health
+from entrypoint.chasquid.queue import Summary
+from entrypoint.chasquid.userdb import Denied
 from entrypoint.checks import memory
-from entrypoint.context import Context
-from entrypoint.control import UnreachableError
-from entrypoint.errors import Exit
-from entrypoint.findings import Level
-from entrypoint.plan import served_certificates
-from entrypoint.queue import Summary
-from entrypoint.state import State
-from entrypoint.userdb import Denied
+from entrypoint.commands.context import Context
+from entrypoint.common import rpc
+from entrypoint.common.errors import Exit
+from entrypoint.common.findings import Level
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.converge.plan import served_certificates
+from entrypoint.history import client
+from entrypoint.services import health
+from entrypoint.state.load import State
 
 _HOUR = 3600.0
 _WIDTH = 80
@@ -95,7 +97,7 @@ def _certificates(context: Context, current: State, now: float) -> list[dict[str
 
 def _queue(context: Context, now: float) -> dict[str, Any]:
     try:
-        answer = control.request(context.paths.holder_socket, "queue", _WAIT)
+        answer = rpc.request(context.paths.holder_socket, "queue", _WAIT)
         found = Summary.from_json(answer)
     except (UnreachableError, KeyError, TypeError) as error:
         return {"error": str(error)}
@@ -105,7 +107,7 @@ def _queue(context: Context, now: float) -> dict[str, Any]:
 
 def _last_hour(context: Context, now: float) -> dict[str, Any]:
     try:
-        return {"totals": [vars(item) for item in events.totals(context.paths, now - _HOUR)]}
+        return {"totals": [vars(item) for item in client.totals(context.paths, now - _HOUR)]}
     except (UnreachableError, KeyError, TypeError) as error:
         return {"error": str(error)}
 

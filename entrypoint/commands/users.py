@@ -12,14 +12,17 @@ from typing import Any
 
 import click
 
-from entrypoint import apply, book, events, granting, userdb
-from entrypoint.context import Context
-from entrypoint.control import UnreachableError
-from entrypoint.errors import Exit, UserError
-from entrypoint.names import Address, Domain, Login, Purpose
-from entrypoint.senders import Grant
-from entrypoint.state import State
-from entrypoint.userdb import CHOSEN_LOG_N, GENERATED_LOG_N, Denied, Scrypt, Secret
+from entrypoint.accounts import permissions
+from entrypoint.chasquid import userdb
+from entrypoint.chasquid.userdb import CHOSEN_LOG_N, GENERATED_LOG_N, Denied, Scrypt, Secret
+from entrypoint.commands.context import Context
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.names import Address, Domain, Login, Purpose
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.converge import apply, routing
+from entrypoint.history import client
+from entrypoint.policy.grants import Grant
+from entrypoint.state.load import State
 
 
 class _LoginType(click.ParamType[Login]):
@@ -100,7 +103,7 @@ def _password_options(command: Callable[..., None]) -> Callable[..., None]:
 @_name
 @click.option(
     "--may-send",
-    type=granting.GrantType(),
+    type=permissions.GrantType(),
     multiple=True,
     help="Another address that it may send as, '*@example.org' for any; may be repeated.",
 )
@@ -124,13 +127,13 @@ def add_user(
     context = Context.enter()
     credential = _credential(context, address, name)
     _absent(context.state().domain(address.domain).users, credential)
-    granting.check_served(context, may_send)
+    permissions.check_served(context, may_send)
     # Before the lock, as it may take a person's time.
     password, secret = _new_secret(prompt=prompt, from_stdin=password_stdin)
     with context.change() as state:
         users = _editable(context, state, address)
         _absent(users, credential)
-        granting.grant(context, state, address.domain, credential.local, may_send)
+        permissions.grant(context, state, address.domain, credential.local, may_send)
         _write(context, state, credential, {**users, credential.local: secret})
     _report(context, credential, "Added", password, as_json=as_json)
 
@@ -178,7 +181,9 @@ def remove_user(address: Login, name: Purpose | None) -> None:
             gone = [item for item in users if userdb.owner(item) == address.local]
             if not gone:
                 _existing(users, credential)
-        granting.drop(context, state, address.domain, {*gone, *(() if name else (address.local,))})
+        permissions.drop(
+            context, state, address.domain, {*gone, *(() if name else (address.local,))}
+        )
         left = {item: users[item] for item in users if item not in gone}
         _write(context, state, credential, left)
         stranded = list(_stranded(context, state, address.domain, left))
@@ -204,7 +209,7 @@ def list_users(as_json: bool) -> None:
     context = Context.enter()
     state = context.state()
     try:
-        used: Mapping[str, float] | None = _ascii_names(events.last_logins(context.paths))
+        used: Mapping[str, float] | None = _ascii_names(client.last_logins(context.paths))
     except UnreachableError:
         used = None
     found = [
@@ -314,10 +319,10 @@ def _stranded(context: Context, state: State, domain: Domain, left: userdb.Users
     """Warnings for aliases that led to somebody, and now lead to nobody."""
     have = replace(state.domain(domain), users=left)
     changed = replace(state, domains={**state.domains, domain: have})
-    before, after = (book.load(context.settings, item) for item in (state, changed))
+    before, after = (routing.load(context.settings, item) for item in (state, changed))
     for here in context.settings.domains:
         for name in state.domain(here).aliases:
-            address = book.probe(name, here)
+            address = routing.probe(name, here)
             if before.circle(address):
                 continue
             circle = after.circle(address)

@@ -16,8 +16,8 @@ import dns.query
 import dns.resolver
 from dns.rdatatype import AAAA, TXT, A, RdataType
 
-from entrypoint.dns.lookup import text
-from entrypoint.names import is_reachable
+from entrypoint.common.names import is_reachable
+from entrypoint.dns.authoritative import text
 
 
 @dataclass(frozen=True)

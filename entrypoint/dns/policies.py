@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote, unquote
 
-from entrypoint.names import Address, shown
+from entrypoint.common.names import Address, shown
 
 
 @dataclass(frozen=True)

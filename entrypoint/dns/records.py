@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from entrypoint.names import Domain
+from entrypoint.common.names import Domain
 
 MAX_STRING = 255  # octets of one character-string in a TXT record (RFC 1035 3.3)
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from supervisor import events, loggers, poller, states, supervisord
 
-from entrypoint import output
-from entrypoint.paths import Paths
+from entrypoint.common import log
+from entrypoint.common.paths import Paths
 
 _SOFTWARE = 70  # EX_SOFTWARE
 # Seconds between its looks at what to start, restart or stop. Its own one second would pass before
@@ -40,7 +40,7 @@ class _Lines:
     def write(self, content: bytes | str) -> None:
         text = content.decode(errors="replace") if isinstance(content, bytes) else content
         for line in text.splitlines():
-            output.log("init", line)
+            log.log("init", line)
 
     def flush(self) -> None:
         pass
@@ -77,9 +77,9 @@ class Watch:
         afresh, and monitoring sees it."""
         said = f"error: {name} cannot be kept running; its reason is above."
         if name in _EXTRAS:
-            output.log("init", f"{said} Mail goes on without it.")
+            log.log("init", f"{said} Mail goes on without it.")
             return
-        output.log("init", f"{said} Ending the container.")
+        log.log("init", f"{said} Ending the container.")
         self.fatal = True
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -97,7 +97,7 @@ class _Supervisor(supervisord.Supervisor):  # type: ignore[misc]
 
 def main() -> int:
     style = sys.argv[1]
-    output.configure(style, "init")
+    log.configure(style, "init")
     paths = Paths()
     watch = Watch(paths.programs)
     poller.Poller = _Poller

@@ -12,29 +12,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
-from entrypoint import (
-    apply,
-    backup,
-    control,
-    keeping,
-    lending,
-    output,
-    reconcile,
-    renewal,
-    rights,
-    rotation,
-    state,
-)
-from entrypoint.checks import accounts, daily
-from entrypoint.dns.lookup import Authoritative
-from entrypoint.errors import UserError
-from entrypoint.findings import Finding, Level
-from entrypoint.paths import Paths
-from entrypoint.plan import Effect
-from entrypoint.renewal import Renewer
-from entrypoint.rights import Ids, Owner
-from entrypoint.settings import Settings
-from entrypoint.state import State
+from entrypoint.accounts import temporary
+from entrypoint.backup import backup, schedule
+from entrypoint.checks import accounts
+from entrypoint.common import identity, log, rpc
+from entrypoint.common.errors import UserError
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.paths import Paths
+from entrypoint.converge import apply, reconcile
+from entrypoint.converge.plan import Effect
+from entrypoint.dns.authoritative import Authoritative
+from entrypoint.renewal import dkim
+from entrypoint.renewal import renewer as renewal
+from entrypoint.renewal.renewer import Renewer
+from entrypoint.services import doctor
+from entrypoint.settings.model import Settings
+from entrypoint.state import load
+from entrypoint.state.load import State
 
 _LOOK = 2.0  # seconds between looks at /data/domains
 _START = 15.0  # seconds that the mail server may take to start
@@ -52,7 +47,7 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     """Started as root: reads settings, drops to tambo for good, works until SIGTERM."""
-    rights.drop(ids, Owner.TAMBO, keep=renewal.capabilities(settings))
+    identity.drop(ids, Owner.TAMBO, keep=renewal.capabilities(settings))
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -61,7 +56,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     keeper = Keeper(settings, paths, ids)
-    renewer = Renewer(settings, paths, ids, lambda text: output.log("certs", text))
+    renewer = Renewer(settings, paths, ids, lambda text: log.log("certs", text))
     # A thread of its own: issuing takes minutes, and edits by hand must not wait for it. A daemon:
     # acme.sh dies with the thread, and what it was at is done again.
     threading.Thread(target=_renew, args=(renewer, paths, stop), daemon=True).start()
@@ -72,44 +67,42 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
         try:
             keeper.look()
         except (OSError, UserError) as error:
-            output.log("keeper", f"error: {error}")
+            log.log("keeper", f"error: {error}")
         except Exception:
-            output.log("keeper", f"error: {traceback.format_exc()}")
+            log.log("keeper", f"error: {traceback.format_exc()}")
     return 0
 
 
 def _rotate(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -> None:
     while not stop.wait(_ROTATE):
         try:
-            rotation.advance(
-                settings, paths, ids, Authoritative(), lambda text: output.log("dkim", text)
-            )
+            dkim.advance(settings, paths, ids, Authoritative(), lambda text: log.log("dkim", text))
         except (OSError, UserError) as error:
-            output.log("dkim", f"error: {error}")
+            log.log("dkim", f"error: {error}")
         except Exception:
-            output.log("dkim", f"error: {traceback.format_exc()}")
+            log.log("dkim", f"error: {traceback.format_exc()}")
 
 
 def _look_daily(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -> None:
     while not stop.wait(_DOCTOR):
         try:
-            daily.look_if_due(settings, paths, ids, lambda text: output.log("doctor", text))
+            doctor.look_if_due(settings, paths, ids, lambda text: log.log("doctor", text))
         except OSError as error:
-            output.log("doctor", f"error: {error}")
+            log.log("doctor", f"error: {error}")
         except Exception:
-            output.log("doctor", f"error: {traceback.format_exc()}")
+            log.log("doctor", f"error: {traceback.format_exc()}")
 
 
 def _back_up(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -> None:
-    keeping.keep(settings, paths, ids, lambda text: output.log("backup", text), stop)
+    schedule.keep(settings, paths, ids, lambda text: log.log("backup", text), stop)
 
 
 def _await_mail(paths: Paths, stop: threading.Event) -> None:
     """What is put into service is proven by a handshake: give the mail server time to start."""
     end = time.monotonic() + _START
     while time.monotonic() < end:
-        with suppress(control.UnreachableError):
-            if control.request(paths.holder_socket, "status", timeout=_START).get("ready"):
+        with suppress(rpc.UnreachableError):
+            if rpc.request(paths.holder_socket, "status", timeout=_START).get("ready"):
                 return
         if stop.wait(_POLL):
             return
@@ -121,9 +114,9 @@ def _renew(renewer: Renewer, paths: Paths, stop: threading.Event) -> None:
         try:
             renewer.tick()
         except (OSError, UserError) as error:
-            output.log("certs", f"error: {error}")
+            log.log("certs", f"error: {error}")
         except Exception:
-            output.log("certs", f"error: {traceback.format_exc()}")
+            log.log("certs", f"error: {traceback.format_exc()}")
         if stop.wait(_TICK):
             return
 
@@ -149,7 +142,7 @@ class Keeper:
             self._news = reconcile.refresh_exchangers(self.settings, self.paths, self.ids)
             self._seen = ()
         self._pay()
-        if lending.sweep(self.paths, self.ids):
+        if temporary.sweep(self.paths, self.ids):
             self._seen = ()
         seen = signature(self.paths)
         alarms = self._policy_alarms()
@@ -162,14 +155,14 @@ class Keeper:
         with apply.edit_lock(self.paths, self.ids):
             current, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
         for path in outcome.changed:
-            output.log("keeper", f"changed {path}")
+            log.log("keeper", f"changed {path}")
         reconcile.serve(self.paths, self.ids, outcome.effect)
         self._say(current)
 
     def _pay(self) -> None:
         paid = reconcile.pay(self.paths, self.ids)
         if paid is not Effect.NONE:
-            output.log(
+            log.log(
                 "keeper",
                 "somebody who changed chasquid's files did not tell it; now it was told to "
                 + ("start again" if paid is Effect.RESTART else "read them"),
@@ -178,9 +171,9 @@ class Keeper:
     def _policy_alarms(self) -> tuple[Finding, ...]:
         """What the policy service has to say, and that it says nothing, if that lasts."""
         try:
-            answer = control.request(self.paths.policy_door, "alarms", timeout=_POLICY_WAIT)
+            answer = rpc.request(self.paths.policy_door, "alarms", timeout=_POLICY_WAIT)
             alarms, notes = map(str, answer.get("alarms", ())), map(str, answer.get("notes", ()))
-        except control.UnreachableError as error:
+        except rpc.UnreachableError as error:
             self._silent += 1
             if self._silent < _POLICY_SILENT:
                 return self._alarms
@@ -198,7 +191,7 @@ class Keeper:
         """Log each finding when it appears and when it goes; tell the health check."""
         found = (
             *current.findings,
-            *state.unserved(current, self.settings.domains),
+            *load.unserved(current, self.settings.domains),
             *accounts.circles(self.settings, current),
             *self._news,
             *self._alarms,
@@ -208,10 +201,10 @@ class Keeper:
         now = {(finding.id, finding.subject): finding for finding in found}
         for key, finding in now.items():
             if finding != self._said.get(key):
-                output.log("keeper", f"{finding.level.value}: {finding}")
+                log.log("keeper", f"{finding.level.value}: {finding}")
         for key, finding in self._said.items():
             if key not in now:
-                output.log("keeper", f"mended: {finding.message}")
+                log.log("keeper", f"mended: {finding.message}")
         self._said = now
         problems = [str(item) for item in found if item.level is Level.FAIL]
         apply.write(self.paths.problems, json.dumps(problems).encode(), self.ids)

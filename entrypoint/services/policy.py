@@ -28,13 +28,16 @@ from email.utils import format_datetime, localtime, make_msgid
 from pathlib import Path
 from typing import Any
 
-from entrypoint import eventstore, header, output, pausing, policy, rights
-from entrypoint.maillog import Event, Kind, clean
-from entrypoint.paths import Paths
-from entrypoint.pausing import Outcomes
-from entrypoint.policy import Answer, Code, Envelope, Room, Rules
-from entrypoint.rights import Ids, Owner
-from entrypoint.services.ledger import Ledger
+from entrypoint.chasquid.maillog import Event, Kind, clean
+from entrypoint.common import identity
+from entrypoint.common import log as output
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.paths import Paths
+from entrypoint.history import store
+from entrypoint.policy import abuse, decide, header
+from entrypoint.policy.abuse import Outcomes
+from entrypoint.policy.decide import Answer, Code, Envelope, Room, Rules
+from entrypoint.policy.usagelog import Ledger
 
 BACKLOG = 4096  # hooks that wait while this one is busy
 _CHUNK = 65536  # bytes
@@ -59,10 +62,10 @@ def main() -> int:
     output.configure(*sys.argv[1:2])
     paths, ids = Paths(), Ids.image()
     doors = (
-        rights.listen(paths.policy_socket, ids, Owner.CHASQUID, BACKLOG),
-        rights.listen(paths.policy_door, ids, Owner.TAMBO, BACKLOG),
+        identity.listen(paths.policy_socket, ids, Owner.CHASQUID, BACKLOG),
+        identity.listen(paths.policy_door, ids, Owner.TAMBO, BACKLOG),
     )
-    rights.drop(ids, Owner.CHASQUID)
+    identity.drop(ids, Owner.CHASQUID)
     os.umask(0o077)
     try:
         asyncio.run(Policy(paths).run(*doors))
@@ -165,14 +168,14 @@ class Policy:
         rules = self.rules()
         if rules is None:
             if envelope.login:
-                return policy.later("4.3.0", "the rules for senders cannot be read")
-            return policy.accept("no rules")
-        login = policy.login_of(envelope)
+                return decide.later("4.3.0", "the rules for senders cannot be read")
+            return decide.accept("no rules")
+        login = decide.login_of(envelope)
         if login and (pause := self.pauses.get(login)):
-            return policy.paused(login, pause.why)
-        answer = policy.decide(rules, envelope, section)
+            return decide.paused(login, pause.why)
+        answer = decide.decide(rules, envelope, section)
         if has_nul and login and answer.code is Code.ACCEPT:
-            answer = policy.NUL
+            answer = decide.NUL
         if login in rules.logins and answer.counts:
             return self._count(rules, login, len(envelope.recipients), answer)
         return answer
@@ -185,19 +188,19 @@ class Policy:
             if answer.code is Code.ACCEPT and (
                 over := usage.over(rules.limit_of(login), now, recipients)
             ):
-                return policy.over_limit(login, over)
+                return decide.over_limit(login, over)
             self.ledger.add(login, recipients, now)
         except OSError as error:
             self.log("policy", f"error: data/policy cannot be written: {error.strerror}")
-            return policy.later("4.3.0", "what is sent cannot be counted; try again later")
+            return decide.later("4.3.0", "what is sent cannot be counted; try again later")
         for note in answer.notes:
             self._note(login, note, now)
         if not self._forgiven(login, now):
             sent, _ = self.ledger.usage(login).sent(now)
-            surge = pausing.surging(self.ledger.hours(login), sent, now)
+            surge = abuse.surging(self.ledger.hours(login), sent, now)
             if surge:
                 self.pause(login, str(surge), "tambo")
-                return policy.paused(login, str(surge))
+                return decide.paused(login, str(surge))
         return answer
 
     def _note(self, login: str, note: str, now: float) -> None:
@@ -210,7 +213,7 @@ class Policy:
             found = self.paths.policy_rules.stat()
             seen = (found.st_mtime_ns, found.st_size, found.st_ino)
             if seen != self._rules_seen:
-                self._rules = policy.load(self.paths.policy_rules.read_text())
+                self._rules = decide.load(self.paths.policy_rules.read_text())
                 self._rules_seen = seen
         except (OSError, ValueError, KeyError, TypeError) as error:
             if self._rules is None:
@@ -223,7 +226,7 @@ class Policy:
         if room is None or now - at > _LOOK:
             room = look_around(self.paths.data)
             self._room = (now, room)
-        full = policy.admission(room)
+        full = decide.admission(room)
         words = full.text if full else ""
         if words != self._full:
             self._full = words
@@ -305,9 +308,7 @@ class Policy:
         now = self.clock()
         try:
             while True:
-                found = eventstore.after(
-                    self.paths.events, self._seen, now - pausing.WINDOW, _ENDS, _MANY
-                )
+                found = store.after(self.paths.events, self._seen, now - abuse.WINDOW, _ENDS, _MANY)
                 if found and found[0][0] <= self._seen:  # a store that was begun anew
                     self.outcomes = Outcomes()
                 for number, event in found:
@@ -320,7 +321,7 @@ class Policy:
 
     def _take(self, event: Event, now: float) -> None:
         if event.kind is Kind.RECEIVED:
-            if login := policy.login_of(Envelope(event.login)):
+            if login := decide.login_of(Envelope(event.login)):
                 self.outcomes.received(event.id, login)
             return
         login = self.outcomes.owner(event.id)
@@ -366,11 +367,11 @@ class Policy:
         if full := self._admission():
             return str(full)
         if pause := self.pauses.get(login):
-            return str(policy.paused(login, pause.why))
+            return str(decide.paused(login, pause.why))
         rules = self.rules()
         now = self.ledger.now(self.clock())
         over = rules and self.ledger.usage(login).over(rules.limit_of(login), now, recipients)
-        return str(policy.over_limit(login, over)) if over else ""
+        return str(decide.over_limit(login, over)) if over else ""
 
     def alarms(self) -> list[str]:
         """What the owner should look at now; nothing of a login that was removed."""
@@ -467,7 +468,7 @@ _NAMES = ["login", "from", "to", "remote", "spf"]
 
 def look_around(data: Path) -> Room:
     disk = os.statvfs(data)
-    inodes = disk.f_favail if disk.f_files else policy.INODE_FLOOR  # btrfs counts none
+    inodes = disk.f_favail if disk.f_files else decide.INODE_FLOOR  # btrfs counts none
     return Room(disk.f_bavail * disk.f_frsize, inodes, memory_left(Path("/sys/fs/cgroup")))
 
 

@@ -4,7 +4,7 @@
     reader look                         at messages of the queue: standard input says at which
     reader remembered DOMAIN            of the TLS that a domain had
     reader reports ADDRESS… DOMAIN…     of the last week, sent to these, about these
-    reader events QUERY                 of the store: see entrypoint/events.py
+    reader events QUERY                 of the store: see entrypoint/history/client.py
 
 Prints one JSON object. A process of its own, started by the socket holder for one look: what it
 reads came from anybody, so its memory and its time are limited, and its user can do nothing else.
@@ -24,8 +24,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from entrypoint import domaininfo, events, eventstore, queue, reports
-from entrypoint.paths import Paths
+from entrypoint.chasquid import domaininfo, queue
+from entrypoint.common.paths import Paths
+from entrypoint.history import client, reports, store
 from entrypoint.services.mda import folder_name
 
 _SECONDS = 5.0  # for the look itself
@@ -60,7 +61,7 @@ def main() -> int:
 
 def stored_events(folder: Path, words: Sequence[str]) -> dict[str, Any]:
     try:
-        return eventstore.answer(folder, events.Query.parse(words[0]))
+        return store.answer(folder, client.Query.parse(words[0]))
     except (IndexError, ValueError, KeyError, TypeError) as error:
         return {"error": f"not a question: {error!r}"}
     except sqlite3.Error as error:

@@ -26,12 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entrypoint import output, rights
-from entrypoint.events import Query
-from entrypoint.eventstore import NAME, Store, answer, is_damage
-from entrypoint.maillog import Event
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids, Owner
+from entrypoint.chasquid.maillog import Event
+from entrypoint.common import identity
+from entrypoint.common import log as output
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.paths import Paths
+from entrypoint.history.client import Query
+from entrypoint.history.store import NAME, Store, answer, is_damage
 
 _GATHER = 0.1  # seconds that the first event waits for others, to share a transaction
 _CHUNK = 1 << 18  # bytes read at once
@@ -49,11 +50,11 @@ def main() -> int:
     output.configure(sys.argv[1], "recorder")
     paths, ids = Paths(), Ids.image()
     try:
-        door = rights.listen(paths.recorder_socket, ids, Owner.CHASQUID, _BACKLOG)
+        door = identity.listen(paths.recorder_socket, ids, Owner.CHASQUID, _BACKLOG)
     except OSError as error:
         output.complain(f"error: cannot listen at {paths.recorder_socket}: {error.strerror}")
         return 1
-    rights.drop(ids, Owner.CHASQUID)
+    identity.drop(ids, Owner.CHASQUID)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)

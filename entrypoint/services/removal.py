@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote_plus
 
-from entrypoint.maillog import Event, Kind, clean
+from entrypoint.chasquid.maillog import Event, Kind, clean
 
 # A folder of chasquid's, and how its files are called (queue.go; url.QueryEscape in protoio.go).
 _FOLDERS = {

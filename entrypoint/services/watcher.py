@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from entrypoint import textproto
-from entrypoint.paths import Paths
+from entrypoint.chasquid import textproto
+from entrypoint.common.paths import Paths
 
 _SECONDS = 5.0  # for the message to come
 _PAUSE = 0.002  # seconds between looks

@@ -150,9 +150,9 @@ def submissions(mail: Installation) -> None:
 RECORDER = """
 import asyncio, os, resource, shutil, sys, time
 from pathlib import Path
-from entrypoint.maillog import Reader
-from entrypoint.rights import Ids
-from entrypoint.services.outbox import Outbox
+from entrypoint.chasquid.maillog import Reader
+from entrypoint.common.identity import Ids
+from entrypoint.history.buffer import Outbox
 from entrypoint.services.recorder import Recorder, listen
 place, count = Path("/data/mail/.bench"), int(sys.argv[1])
 place.mkdir()

@@ -19,7 +19,7 @@ from tests.support import smtp
 from tests.support.container import checked
 from tests.support.server import DOMAIN, Server
 from tests.support.wait import wait_until
-from tests.unit.chasquid import write_users
+from tests.unit.chasquid_reference import write_users
 
 USER = f"i@{DOMAIN}"
 ALIAS = f"info@{DOMAIN}"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from entrypoint.checks.context import RECEIVERS
-from entrypoint.checks.dnslists import LISTS
+from entrypoint.dns.blocklists import LISTS
 from tests.image.conftest import TAMBO, Servers
 from tests.support import smtp
 from tests.support.container import checked, docker
@@ -271,9 +271,10 @@ def test_what_has_changed(server: Server, healthy: set[Key], world: World) -> No
 
 def test_the_keeper_looks_without_any_right_of_root_s(server: Server, healthy: set[Key]) -> None:
     code = (
-        "import os; from entrypoint import settings; from entrypoint.checks import daily;"
-        "from entrypoint.paths import Paths; from entrypoint.rights import Ids;"
-        "done = daily.look_if_due(settings.load(os.environ), Paths(), Ids.image(), print);"
+        "import os; from entrypoint.settings.model import load;"
+        "from entrypoint.services import doctor;"
+        "from entrypoint.common.paths import Paths; from entrypoint.common.identity import Ids;"
+        "done = doctor.look_if_due(load(os.environ), Paths(), Ids.image(), print);"
         "print('looked' if done else 'not due')"
     )
 

@@ -232,9 +232,10 @@ def flood(server: Server, secret: str, count: int, meanwhile: Callable[[int], No
 
 def stored_recipients(server: Server) -> set[str]:
     code = (
-        "import json, sys; from entrypoint import events; from entrypoint.paths import Paths;"
-        "from entrypoint.maillog import Kind;"
-        "found = events.history(Paths(), kinds=[Kind.RECEIVED], limit=10000);"
+        "import json, sys; from entrypoint.history import client;"
+        "from entrypoint.common.paths import Paths;"
+        "from entrypoint.chasquid.maillog import Kind;"
+        "found = client.history(Paths(), kinds=[Kind.RECEIVED], limit=10000);"
         "print(json.dumps([name for item in found for name in item.recipients]))"
     )
     result = server.container.exec("/opt/tambo/bin/python", "-c", code, user="tambo")

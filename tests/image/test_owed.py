@@ -20,9 +20,9 @@ cli.run(sys.argv[1:])
 # Changes a file that chasquid reads at its start alone, as rotate-dkim and renew-cert do.
 _NEW_KEY = """
 import os, signal
-from entrypoint import apply, control, dkim
-from entrypoint.context import Context
-from entrypoint.names import Domain, Selector
+from entrypoint.converge import apply, control, dkim
+from entrypoint.commands.context import Context
+from entrypoint.common.names import Domain, Selector
 control.request = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 context = Context.enter()
 with context.change():

@@ -29,9 +29,9 @@ USER = f"i@{DOMAIN}"
 FOLDER = f"domains/{DOMAIN}"
 # What the keeper does each half minute, at once.
 ADVANCE = (
-    "from entrypoint import rotation; from entrypoint.context import Context;"
-    "from entrypoint.dns.lookup import Authoritative; c = Context.enter();"
-    "rotation.advance(c.settings, c.paths, c.ids, Authoritative(), print)"
+    "from entrypoint.renewal import dkim; from entrypoint.commands.context import Context;"
+    "from entrypoint.dns.authoritative import Authoritative; c = Context.enter();"
+    "dkim.advance(c.settings, c.paths, c.ids, Authoritative(), print)"
 )
 
 

@@ -1,7 +1,7 @@
 """Answers as large mailbox providers and much-used servers give them, line by line.
 
 The words are those that the providers publish or that their servers say; addresses and names are
-examples. `hint` is what entrypoint.answers must make of it.
+examples. `hint` is what entrypoint.delivery.replies must make of it.
 """
 
 from __future__ import annotations

@@ -249,8 +249,9 @@ class Server:
     def control(self, command: str) -> Mapping[str, Any]:
         """One request to the socket holder, as the verbs make it."""
         code = (
-            "import json, sys; from entrypoint import control; from entrypoint.paths import Paths;"
-            "print(json.dumps(control.request(Paths().holder_socket, sys.argv[1])))"
+            "import json, sys; from entrypoint.common import rpc;"
+            "from entrypoint.common.paths import Paths;"
+            "print(json.dumps(rpc.request(Paths().holder_socket, sys.argv[1])))"
         )
         answer = checked(self.container.exec("/opt/tambo/bin/python", "-c", code, command)).json()
         assert isinstance(answer, dict)

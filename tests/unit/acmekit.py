@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import acme, certs, dnsapi, settings, state
-from entrypoint.names import Domain
-from entrypoint.paths import Paths
-from entrypoint.settings import Settings
-from entrypoint.state import Issue
+from entrypoint.common.names import Domain
+from entrypoint.common.paths import Paths
+from entrypoint.keys import certs
+from entrypoint.renewal import acmesh
+from entrypoint.settings import acmehooks, model
+from entrypoint.settings.model import Settings
+from entrypoint.state import load
+from entrypoint.state.load import Issue
 from tests.support.ca import Authority
 from tests.unit.kit import HOST, put
 
@@ -77,7 +80,7 @@ def put_hooks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in HOOKS.items():
         put(folder / f"{name}.sh", text)
     (folder / "README.md").write_text("not a hook")
-    for function in (dnsapi.names, dnsapi.load):
+    for function in (acmehooks.names, acmehooks.load):
         count = len(function.__defaults__ or ())
         monkeypatch.setattr(function, "__defaults__", (folder,) * count)
     return folder
@@ -87,7 +90,7 @@ def asked(hooks: Path, **environ: str) -> Settings:
     """Settings for TLS=dns at PowerDNS; an empty value takes one away."""
     common = {"MAIL_HOSTNAME": HOST, "ACME_DNS": "dns_pdns", "PDNS_Url": "http://ns.example.net",
               "PDNS_ServerId": "localhost", "PDNS_Token": SECRET}  # fmt: skip
-    return settings.load({**common, **environ}, hooks)
+    return model.load({**common, **environ}, hooks)
 
 
 @cache
@@ -109,11 +112,11 @@ def install(paths: Paths, name: str, held: certs.Certificate) -> None:
 
 
 def remember(paths: Paths, name: str, issue: Issue) -> None:
-    put(paths.issues / f"{name}.json", state.dump_issue(issue))
+    put(paths.issues / f"{name}.json", load.dump_issue(issue))
 
 
 def remembered(paths: Paths, name: str) -> Issue:
-    return state.load(paths).issues.get(Domain(name), Issue())
+    return load.load(paths).issues.get(Domain(name), Issue())
 
 
 @dataclass
@@ -123,14 +126,14 @@ class Pretender:
     `work` may raise, or say how acme.sh ends; by default there is a new certificate of 90 days.
     """
 
-    requests: list[acme.Request] = field(default_factory=list)
+    requests: list[acmesh.Request] = field(default_factory=list)
     renewals: list[bool] = field(default_factory=list)
     answers: list[tuple[int, list[str]]] = field(default_factory=list)
-    before: Callable[[acme.Request], None] = lambda _request: None
+    before: Callable[[acmesh.Request], None] = lambda _request: None
 
     def __call__(
         self,
-        request: acme.Request,
+        request: acmesh.Request,
         *,
         renew: bool,
         on_line: Callable[[str], None] = lambda _line: None,

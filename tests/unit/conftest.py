@@ -8,8 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids
+from entrypoint.common.identity import Ids
+from entrypoint.common.paths import Paths
 
 # The same examples in each run: a test that fails now and then is ignored soon.
 hypothesis.settings.register_profile(

@@ -14,13 +14,16 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
-from entrypoint import dkim, plan, settings, state
-from entrypoint.dkim import Algorithm
-from entrypoint.names import Domain, Selector
-from entrypoint.paths import Paths
-from entrypoint.plan import MissingKey
-from entrypoint.settings import Settings
-from entrypoint.state import State
+from entrypoint.common.names import Domain, Selector
+from entrypoint.common.paths import Paths
+from entrypoint.converge import plan
+from entrypoint.converge.plan import MissingKey
+from entrypoint.keys import dkim
+from entrypoint.keys.dkim import Algorithm
+from entrypoint.settings import model
+from entrypoint.settings.model import Settings
+from entrypoint.state import load
+from entrypoint.state.load import State
 
 CASES = Path(__file__).parent.parent / "cases"
 HOST = "smtp.example.com"
@@ -31,7 +34,7 @@ TODAY = date(2026, 1, 1)  # of the test keys' selectors
 
 def asked(**environ: str) -> Settings:
     """Settings; only what differs from a plain server's needs saying."""
-    return settings.load({"MAIL_HOSTNAME": HOST, **environ})
+    return model.load({"MAIL_HOSTNAME": HOST, **environ})
 
 
 @cache
@@ -41,7 +44,7 @@ def key_pem(algorithm: Algorithm) -> bytes:
 
 def put_keys(wanted: Settings, paths: Paths) -> None:
     """The test keys, where a first boot would have put new ones."""
-    for item in plan.missing(wanted, state.load(paths), paths, TODAY):
+    for item in plan.missing(wanted, load.load(paths), paths, TODAY):
         if isinstance(item, MissingKey):
             put(item.path, key_pem(item.algorithm))
 
@@ -62,7 +65,7 @@ def loaded_key(algorithm: Algorithm, selector: str) -> dkim.DkimKey:
 
 
 def fresh(paths: Paths) -> State:
-    return state.load(paths)
+    return load.load(paths)
 
 
 @dataclass(frozen=True)

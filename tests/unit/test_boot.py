@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from entrypoint import apply, boot, cli, output, process, reconcile, rights
-from entrypoint.dns.lookup import Unknown
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids, Owner
+from entrypoint import boot, cli
+from entrypoint.common import identity, log, process
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.paths import Paths
+from entrypoint.converge import apply, reconcile
+from entrypoint.dns.authoritative import Unknown
 from tests.unit.kit import EXAMPLE_COM, put_domain, tree
 
 ENVIRON = {"MAIL_HOSTNAME": "smtp.example.com", "DKIM_KEYS": "ed25519", "DKIM_SELECTOR": "t1",
@@ -39,7 +41,7 @@ class Container:
         patch.setattr(process, "replace", self._replace)
         # It would take descriptor 3, which is the tests' runner's.
         patch.setattr(apply, "hold_instance", self._hold)
-        patch.setattr(rights, "mend", lambda path, _ids, owner: self.steps.append((path, owner)))
+        patch.setattr(identity, "mend", lambda path, _ids, owner: self.steps.append((path, owner)))
 
     def _hold(self, paths: Paths, _ids: Ids) -> None:
         self.steps.append("lock")
@@ -119,7 +121,7 @@ def test_bad_settings_stop_it_before_the_volume(
 @pytest.fixture
 def as_shown() -> Iterator[None]:
     yield
-    output.configure()
+    log.configure()
     sys.excepthook = sys.__excepthook__
 
 

@@ -12,8 +12,8 @@ import click
 import pytest
 
 from entrypoint import cli
-from entrypoint.context import Context
-from entrypoint.errors import Exit, UserError
+from entrypoint.commands.context import Context
+from entrypoint.common.errors import Exit, UserError
 
 REPOSITORY = Path(__file__).parents[2]
 

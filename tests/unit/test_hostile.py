@@ -9,16 +9,18 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from entrypoint import plan, settings, templates
-from entrypoint.addresses import Addresses
-from entrypoint.dkim import Algorithm, DkimKey
-from entrypoint.dns import render
-from entrypoint.dns.required import required
-from entrypoint.errors import UserError
-from entrypoint.paths import Paths
-from entrypoint.settings import Settings
-from entrypoint.state import DomainState, State
-from tests.unit import chasquid
+from entrypoint.chasquid import config
+from entrypoint.common.errors import UserError
+from entrypoint.common.paths import Paths
+from entrypoint.converge import plan
+from entrypoint.keys.dkim import Algorithm, DkimKey
+from entrypoint.settings import model
+from entrypoint.settings.model import Settings
+from entrypoint.state.load import DomainState, State
+from entrypoint.zone import render
+from entrypoint.zone.address import Addresses
+from entrypoint.zone.required import required
+from tests.unit import chasquid_reference
 from tests.unit.kit import HOST, asked, loaded_key, put
 
 # What each setting is when it is right, to hide the hostile in.
@@ -104,7 +106,7 @@ def test_is_refused_or_harmless(name: str, tmp_path: Path, monkeypatch: pytest.M
     for value in values(name):
         for environ in (environment(name, value), from_file(name, value)):
             try:
-                wanted = settings.load(environ)
+                wanted = model.load(environ)
             except UserError as error:
                 text = str(error).replace("…", "").replace("\n", "")
                 assert re.fullmatch(r"[ -~]*", text), ascii(value)
@@ -137,7 +139,7 @@ def check_plan(wanted: Settings) -> None:
     for path in files:
         if path.is_relative_to(paths.chasquid / "domains"):
             assert path.parent in known
-    assert chasquid.read_config(files[paths.chasquid / "chasquid.conf"]) == {
+    assert chasquid_reference.read_config(files[paths.chasquid / "chasquid.conf"]) == {
         "hostname": str(wanted.mail_hostname),
         "data_dir": str(paths.queue),
         "max_data_size_mb": wanted.max_message_mb,
@@ -157,13 +159,13 @@ def check_plan(wanted: Settings) -> None:
 
 
 def check_aliases(wanted: Settings, domain: str, text: str) -> None:
-    found = chasquid.read_aliases(text, domain)
+    found = chasquid_reference.read_aliases(text, domain)
     if domain in wanted.receiving or domain == wanted.mail_hostname:
         names = ["*", "abuse", "postmaster"] if wanted.forward_to else []
-        target = chasquid.Recipient(str(wanted.forward_to), "email")
+        target = chasquid_reference.Recipient(str(wanted.forward_to), "email")
     else:
         names = ["*"]
-        target = chasquid.Recipient(f"*@{domain}", "email")
+        target = chasquid_reference.Recipient(f"*@{domain}", "email")
     assert found == {f"{name}@{domain}": [target] for name in names}
 
 
@@ -193,11 +195,11 @@ def test_a_checked_name_that_is_not_one_could_still_add_no_field(hostile: str) -
     """The second line of defence: what gets past `names` is quoted."""
     if "\udcff" in hostile:
         return  # no file holds it
-    text = templates.render(
+    text = config.render(
         "chasquid.conf.j2", hostname=hostile, data_dir=hostile, max_message_mb=1, max_queue=1,
         give_up_after=hostile, delivery_agent=hostile,
     )  # fmt: skip
-    fields = chasquid.read_config(text)
+    fields = chasquid_reference.read_config(text)
     assert "monitoring_address" not in fields
     for name in ("hostname", "data_dir", "give_up_send_after", "mail_delivery_agent_bin"):
         assert fields[name] == hostile

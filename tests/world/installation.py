@@ -81,7 +81,7 @@ class Installation:
         """Have the socket holder restart chasquid."""
         self.docker(
             "exec", "-u", "tambo", self.name, "/opt/tambo/bin/python", "-c",
-            "from entrypoint import control, paths; "
+            "from entrypoint.common import rpc as control, paths; "
             "control.request(paths.Paths().holder_socket, 'restart')",
         )  # fmt: skip
 

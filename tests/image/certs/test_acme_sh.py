@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.dnsapi import AUTHORITIES
+from entrypoint.settings.acmehooks import AUTHORITIES
 from tests.support.container import checked, docker
 from tests.support.server import IMAGE, ROOT
 
@@ -123,7 +123,7 @@ def test_a_value_is_saved_by_the_script_that_it_would_be_saved_by(value: str) ->
 
 def test_every_hook_says_what_it_reads() -> None:
     code = (
-        "import json; from entrypoint import dnsapi; "
+        "import json; from entrypoint.settings import acmehooks as dnsapi; "
         "hooks = [dnsapi.load(name) for name in dnsapi.names()]; "
         "print(json.dumps({hook.name: [hook.title, sorted(hook.variables)] for hook in hooks}))"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrypoint.paths import Paths
+from entrypoint.common.paths import Paths
 from tests.unit.checks.kit import Scene
 
 

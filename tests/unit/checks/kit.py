@@ -9,22 +9,22 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
-from entrypoint import certs
-from entrypoint.addresses import Addresses
-from entrypoint.checks.asking import Security
 from entrypoint.checks.context import CheckContext
-from entrypoint.checks.dnslists import LISTS
 from entrypoint.checks.machine import Disk, Machine
-from entrypoint.control import UnreachableError
-from entrypoint.dkim import Algorithm
-from entrypoint.dns.lookup import Absent, Answer, Answers, Found, Unknown
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import Domain
+from entrypoint.common.paths import Paths
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.dns.authoritative import Absent, Answer, Answers, Found, Unknown
+from entrypoint.dns.blocklists import LISTS
 from entrypoint.dns.records import Record
-from entrypoint.dns.required import required
-from entrypoint.findings import Finding, Level
-from entrypoint.names import Domain
-from entrypoint.paths import Paths
-from entrypoint.settings import Settings
-from entrypoint.state import DomainState, State
+from entrypoint.dns.resolver import Security
+from entrypoint.keys import certs
+from entrypoint.keys.dkim import Algorithm
+from entrypoint.settings.model import Settings
+from entrypoint.state.load import DomainState, State
+from entrypoint.zone.address import Addresses
+from entrypoint.zone.required import required
 from tests.unit.kit import EXAMPLE_COM, HOST, asked, loaded_key
 
 V4, V6 = IPv4Address("203.0.113.10"), IPv6Address("2001:db8::10")

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from entrypoint import aliases, userdb
+from entrypoint.chasquid import aliases, userdb
 from entrypoint.checks import accounts
-from entrypoint.findings import Finding, Level
-from entrypoint.state import DomainState
+from entrypoint.common.findings import Finding, Level
+from entrypoint.state.load import DomainState
 from tests.unit.checks.kit import Scene
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked
 

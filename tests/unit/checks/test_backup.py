@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import seals
+from entrypoint.backup import index
+from entrypoint.backup.index import Checked, Memory, Trouble
 from entrypoint.checks import backup
-from entrypoint.findings import Level
-from entrypoint.seals import Checked, Memory, Trouble
-from entrypoint.state import LeftOut
+from entrypoint.common.findings import Level
+from entrypoint.state.load import LeftOut
 from tests.unit.checks.kit import NOW, Scene
 from tests.unit.kit import asked, put
-from tests.unit.test_settings import ssh_backup
+from tests.unit.settings.test_model import ssh_backup
 
 WHEN = NOW.timestamp()
 FINE = replace(
@@ -31,7 +31,7 @@ def scene(scene: Scene, tmp_path: Path) -> Scene:
 
 
 def remember(scene: Scene, memory: Memory) -> None:
-    put(scene.paths.backup_memory, seals.dump(memory))
+    put(scene.paths.backup_memory, index.dump(memory))
 
 
 def test_all_is_well(scene: Scene) -> None:

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from entrypoint import certs
 from entrypoint.checks import certificates
-from entrypoint.findings import Finding, Level
-from entrypoint.names import Domain
-from entrypoint.state import Issue
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import Domain
+from entrypoint.keys import certs
+from entrypoint.state.load import Issue
 from tests.unit.checks.kit import NOW, Scene
 from tests.unit.kit import EXAMPLE_COM, HOST, asked
 

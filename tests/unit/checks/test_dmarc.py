@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from entrypoint.aliases import Mailbox
+from entrypoint.chasquid.aliases import Mailbox
 from entrypoint.checks import dmarc
-from entrypoint.control import UnreachableError
-from entrypoint.findings import Level
-from entrypoint.names import Domain
+from entrypoint.common.findings import Level
+from entrypoint.common.names import Domain
+from entrypoint.common.rpc import UnreachableError
 from tests.unit.checks.kit import REPORTS, V4, Scene
 from tests.unit.kit import asked
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from entrypoint.checks import dnssec
-from entrypoint.checks.asking import Security
-from entrypoint.dns.lookup import Absent, Answer, Found, Unknown
-from entrypoint.findings import Level
+from entrypoint.common.findings import Level
+from entrypoint.dns.authoritative import Absent, Answer, Found, Unknown
+from entrypoint.dns.resolver import Security
 from tests.unit.checks.kit import FAILED, Scene
 from tests.unit.kit import asked
 

@@ -8,8 +8,8 @@ import pytest
 
 from entrypoint.checks import host
 from entrypoint.checks.machine import Disk
-from entrypoint.control import UnreachableError
-from entrypoint.findings import Level
+from entrypoint.common.findings import Level
+from entrypoint.common.rpc import UnreachableError
 from tests.unit.checks.kit import FILES, MB, PROC_TCP, STATUS, Scene
 from tests.unit.kit import asked
 

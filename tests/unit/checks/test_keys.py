@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from entrypoint import dkim
 from entrypoint.checks import keys
-from entrypoint.dkim import Algorithm
-from entrypoint.dns.lookup import Answer, Answers, Found
-from entrypoint.findings import Finding, Level
-from entrypoint.names import Selector
-from entrypoint.state import DomainState
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import Selector
+from entrypoint.dns.authoritative import Answer, Answers, Found
+from entrypoint.keys import dkim
+from entrypoint.keys.dkim import Algorithm
+from entrypoint.state.load import DomainState
 from tests.unit.checks.kit import FAILED, Scene
 from tests.unit.kit import EXAMPLE_COM, asked, loaded_key
 

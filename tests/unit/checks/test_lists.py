@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from entrypoint.addresses import Addresses
 from entrypoint.checks import lists
-from entrypoint.checks.dnslists import LISTS, DnsList
-from entrypoint.dns.lookup import Absent, Found
-from entrypoint.findings import Level
+from entrypoint.common.findings import Level
+from entrypoint.dns.authoritative import Absent, Found
+from entrypoint.dns.blocklists import LISTS, DnsList
+from entrypoint.zone.address import Addresses
 from tests.unit.checks.kit import FAILED, V4, V6, Scene
 from tests.unit.kit import asked
 

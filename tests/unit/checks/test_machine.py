@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from entrypoint.checks.machine import Machine
-from entrypoint.control import UnreachableError
-from entrypoint.paths import Paths
+from entrypoint.common.paths import Paths
+from entrypoint.common.rpc import UnreachableError
 
 
 @pytest.fixture

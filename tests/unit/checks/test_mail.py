@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from entrypoint.checks import mail
-from entrypoint.control import UnreachableError
-from entrypoint.events import Query
-from entrypoint.findings import Level
+from entrypoint.common.findings import Level
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.history.client import Query
 from tests.unit.checks.kit import NOW, QUEUE, Scene
 from tests.unit.kit import asked
 

@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from entrypoint.checks import Report, Result, daily, memory
+from entrypoint.checks import Report, Result, memory
 from entrypoint.checks.context import CheckContext
 from entrypoint.checks.memory import Memory
 from entrypoint.checks.runner import THEMES
-from entrypoint.findings import Finding, Level
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.identity import Ids
+from entrypoint.common.paths import Paths
+from entrypoint.services import doctor
 from tests.unit.checks.kit import NOW, Scene
 from tests.unit.kit import asked
 
@@ -131,7 +132,7 @@ def real(scene: Scene, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 def look(paths: Paths, ids: Ids) -> list[str]:
     lines: list[str] = []
-    daily.look(asked(), paths, ids, lines.append)
+    doctor.look(asked(), paths, ids, lines.append)
     return lines
 
 
@@ -153,12 +154,12 @@ def test_the_log_has_what_is_new_and_what_is_mended(real: Scene, paths: Paths, i
 
 @pytest.mark.usefixtures("real")
 def test_it_is_due_once_a_day(paths: Paths, ids: Ids) -> None:
-    assert daily.is_due(paths, NOW)
+    assert doctor.is_due(paths, NOW)
     look(paths, ids)
-    assert not daily.is_due(paths, NOW)
-    assert not daily.is_due(paths, NOW + timedelta(hours=23))
-    assert daily.is_due(paths, NOW + timedelta(hours=25))
-    assert daily.is_due(paths, NOW - timedelta(hours=1)), "noted by a clock that was wrong"
+    assert not doctor.is_due(paths, NOW)
+    assert not doctor.is_due(paths, NOW + timedelta(hours=23))
+    assert doctor.is_due(paths, NOW + timedelta(hours=25))
+    assert doctor.is_due(paths, NOW - timedelta(hours=1)), "noted by a clock that was wrong"
 
 
 @pytest.mark.usefixtures("real")

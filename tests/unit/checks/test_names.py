@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from entrypoint.addresses import Addresses
 from entrypoint.checks import names
-from entrypoint.findings import Level
+from entrypoint.common.findings import Level
+from entrypoint.zone.address import Addresses
 from tests.unit.checks.kit import FAILED, V4, V6, Scene
 from tests.unit.kit import HOST, asked
 

@@ -6,9 +6,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from entrypoint.addresses import Addresses
 from entrypoint.checks import network
-from entrypoint.findings import Level
+from entrypoint.common.findings import Level
+from entrypoint.zone.address import Addresses
 from tests.unit.checks.kit import FAILED, RECEIVER4, RECEIVER6, RECEIVERS, V4, V6, Scene
 
 NO_ROUTE = OSError(101, "Network is unreachable")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from entrypoint.checks import keys, names, records
+from entrypoint.common.findings import Level
 from entrypoint.dns.records import Record
-from entrypoint.findings import Level
 from tests.unit.checks.kit import Scene
 from tests.unit.kit import EXAMPLE_COM
 

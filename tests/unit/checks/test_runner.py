@@ -10,8 +10,8 @@ import pytest
 
 from entrypoint.checks import THEMES, Result, Theme, runner
 from entrypoint.checks.context import CheckContext
-from entrypoint.checks.parallel import every
-from entrypoint.findings import Finding, Level
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.parallel import every
 from tests.unit.checks.kit import SELF_SIGNED, Scene
 
 FINE = Finding("fine", Level.INFO, "fine.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from entrypoint.chasquid.userdb import Denied, Scrypt
 from entrypoint.checks import senders
-from entrypoint.control import UnreachableError
-from entrypoint.findings import Level
-from entrypoint.senders import parse
-from entrypoint.userdb import Denied, Scrypt
+from entrypoint.common.findings import Level
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.policy.grants import parse
 from tests.unit.checks.kit import Scene
 
 SECRET = Scrypt(1, 8, 1, b"salt", bytes(32))

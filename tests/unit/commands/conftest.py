@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from entrypoint import apply, cli, reconcile, state
-from entrypoint.context import Context
-from entrypoint.names import Domain
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids
-from entrypoint.userdb import Users
+from entrypoint import cli
+from entrypoint.chasquid.userdb import Users
+from entrypoint.commands.context import Context
+from entrypoint.common.identity import Ids
+from entrypoint.common.names import Domain
+from entrypoint.common.paths import Paths
+from entrypoint.converge import apply, reconcile
+from entrypoint.state import load
 from tests.unit.kit import EXAMPLE_COM, asked
 
 SETTINGS = {"DKIM_KEYS": "ed25519", "DKIM_SELECTOR": "t1",
@@ -52,7 +54,7 @@ class Server:
         return Result(status, out, err)
 
     def users(self, domain: Domain = EXAMPLE_COM) -> Users:
-        return state.load(self.context.paths).domain(domain).users
+        return load.load(self.context.paths).domain(domain).users
 
 
 @pytest.fixture

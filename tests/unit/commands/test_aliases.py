@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import control, state
-from entrypoint.dns import lookup
-from entrypoint.dns.lookup import Absent, Found, Unknown
-from entrypoint.names import Domain
+from entrypoint.common import rpc
+from entrypoint.common.names import Domain
+from entrypoint.dns import authoritative
+from entrypoint.dns.authoritative import Absent, Found, Unknown
+from entrypoint.state import load
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, put, put_domain, tree
 
@@ -36,8 +37,8 @@ def world(server: Server) -> list[str]:
             return Unknown("no answer")
         return Absent() if domain == NO_DOMAIN else Found((domain,))
 
-    server.patch.setattr(lookup, "exchangers", exchangers)
-    server.patch.setattr(control, "request", lambda *_: {"done": True})
+    server.patch.setattr(authoritative, "exchangers", exchangers)
+    server.patch.setattr(rpc, "request", lambda *_: {"done": True})
     put_domain(server.context.paths, EXAMPLE_COM, users=USERS, aliases=OWN)
     return asked
 
@@ -327,7 +328,7 @@ def test_the_last_line_takes_the_file_with_it(server: Server, text: Callable[[],
         assert server.run("add-alias", "a@example.org", "b@example.net").status == 0
         assert server.run("remove-alias", "a@example.org").status == 0
         assert not path(server, EXAMPLE_ORG).exists()
-        current = state.load(server.context.paths)
+        current = load.load(server.context.paths)
         assert current.findings == ()
         assert current.domain(EXAMPLE_ORG).aliases == {}
     assert text() == OWN

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from entrypoint import age, apply, rights
+from entrypoint.backup.git import Access
 from entrypoint.commands import backup as module
-from entrypoint.git import Access
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids
+from entrypoint.common import age, identity
+from entrypoint.common.identity import Ids
+from entrypoint.common.paths import Paths
+from entrypoint.converge import apply
+from tests.unit.backup.test_backup import FIRST, PRIVATE, PUBLIC, Box, address, users
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import EXAMPLE_COM, put
-from tests.unit.test_backup import FIRST, PRIVATE, PUBLIC, Box, address, users
-from tests.unit.test_settings import HOST_KEY, KEY
+from tests.unit.settings.test_model import HOST_KEY, KEY
 
 __all__ = ["address"]  # the fixture
 REMOTE = "git@git.example.com:me/backup.git"
@@ -41,8 +42,8 @@ def box(
     monkeypatch.setattr(Ids, "image", classmethod(lambda _cls: context.ids))
     # It would take descriptor 3, which is the tests' runner's.
     monkeypatch.setattr(apply, "hold_instance", lambda *_: None)
-    monkeypatch.setattr(rights, "mend", lambda *_: None)
-    monkeypatch.setattr(rights, "drop", lambda *_: None)
+    monkeypatch.setattr(identity, "mend", lambda *_: None)
+    monkeypatch.setattr(identity, "drop", lambda *_: None)
     monkeypatch.setattr(os, "environ", {})
     return box
 

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import acme, apply, certs, reconcile, renewal, served, state
-from entrypoint.context import Context
-from entrypoint.names import Domain
-from entrypoint.state import Issue
+from entrypoint.commands.context import Context
+from entrypoint.common import tlsprobe
+from entrypoint.common.names import Domain
+from entrypoint.converge import apply, reconcile
+from entrypoint.keys import certs
+from entrypoint.renewal import acmesh, renewer
+from entrypoint.state import load
+from entrypoint.state.load import Issue
 from tests.unit import acmekit
 from tests.unit.acmekit import DAY, Pretender, certificate, install, remember
 from tests.unit.commands.conftest import SETTINGS, Server
@@ -38,11 +42,11 @@ def pretender(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
                 return pair.fingerprint
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(acme, "run", pretender)
-    monkeypatch.setattr(acme, "renewal_window", lambda *_: None)
+    monkeypatch.setattr(acmesh, "run", pretender)
+    monkeypatch.setattr(acmesh, "renewal_window", lambda *_: None)
     monkeypatch.setattr(reconcile, "serve", lambda *_: "")
-    monkeypatch.setattr(served, "fingerprint", fingerprint)
-    monkeypatch.setattr(renewal, "_SYSTEM_ROOTS", put(tmp_path / "roots.pem", b"roots"))
+    monkeypatch.setattr(tlsprobe, "fingerprint", fingerprint)
+    monkeypatch.setattr(renewer, "_SYSTEM_ROOTS", put(tmp_path / "roots.pem", b"roots"))
     return pretender
 
 
@@ -117,7 +121,7 @@ def test_one_that_is_not_served(
 ) -> None:
     server = configure()
     put_in_place(server, "example.com", certificate(*NAMES))
-    monkeypatch.setattr(served, "fingerprint", lambda _port, _name: "of another")
+    monkeypatch.setattr(tlsprobe, "fingerprint", lambda _port, _name: "of another")
     assert rows(server)["example.com"]["served"] is False
     result = server.run("list-certs")
     assert result.status == 1
@@ -161,7 +165,7 @@ def test_all_that_are_missing_are_issued_with_progress(
     assert "acme.sh: Cert success." in result.out
     assert "the new certificate is served on ports 25, 465, 587" in result.out
     assert all(line.startswith("[") for line in result.out.splitlines()), "seconds since the start"
-    assert set(state.load(server.context.paths).certificates) == {EXAMPLE_COM, EXAMPLE_ORG}
+    assert set(load.load(server.context.paths).certificates) == {EXAMPLE_COM, EXAMPLE_ORG}
 
 
 def test_what_is_not_due_is_not_issued_unless_it_is_forced(

@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from entrypoint import apply, rotation, state
 from entrypoint.commands import dkim
-from entrypoint.dkim import Algorithm
-from entrypoint.dns.lookup import Absent, Answer, Answers, Found, Unknown
-from entrypoint.errors import Exit, UserError
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.converge import apply
+from entrypoint.dns.authoritative import Absent, Answer, Answers, Found, Unknown
+from entrypoint.keys.dkim import Algorithm
+from entrypoint.renewal import dkim as rotation
+from entrypoint.state import load
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, key_pem, put
 
@@ -39,7 +41,7 @@ def right(server: Server) -> Callable[[str], Answer]:
     """A zone that has the records of all keys that there are now or later."""
 
     def answer(name: str) -> Answer:
-        current = state.load(server.context.paths)
+        current = load.load(server.context.paths)
         for domain in (EXAMPLE_COM, EXAMPLE_ORG):
             for record in rotation.pending_records(current, domain):
                 if record.name == name:
@@ -50,7 +52,7 @@ def right(server: Server) -> Callable[[str], Answer]:
 
 
 def selectors(server: Server) -> tuple[list[str], list[str], list[str]]:
-    have = state.load(server.context.paths).domain(EXAMPLE_COM)
+    have = load.load(server.context.paths).domain(EXAMPLE_COM)
     return (
         [key.selector for key in have.keys],
         [key.selector for key in have.pending],
@@ -63,7 +65,7 @@ def test_it_begins_and_says_what_to_enter(server: Server) -> None:
     done = server.run("rotate-dkim", "example.com")
     assert (done.status, done.err) == (0, "")
     assert selectors(server) == (["t1e"], ["t12e"], [])
-    [record] = rotation.pending_records(state.load(server.context.paths), EXAMPLE_COM)
+    [record] = rotation.pending_records(load.load(server.context.paths), EXAMPLE_COM)
     assert done.out == (
         "example.com\n"
         "  signing   t1e\n"
@@ -92,7 +94,7 @@ def test_every_domain_if_none_is_named(server: Server) -> None:
     assert [line for line in done.out.splitlines() if line in ("example.com", "example.org")] == [
         "example.com", "example.org",
     ]  # fmt: skip
-    assert state.load(server.context.paths).domain(EXAMPLE_ORG).pending
+    assert load.load(server.context.paths).domain(EXAMPLE_ORG).pending
 
 
 @pytest.mark.usefixtures("dns_says")
@@ -182,7 +184,7 @@ def test_a_wait_that_is_none(server: Server, seconds: str) -> None:
 def test_json(server: Server, dns_says: Say) -> None:
     dns_says(lambda _: SLOW)
     done = server.run("rotate-dkim", "example.com", "--json")
-    [record] = rotation.pending_records(state.load(server.context.paths), EXAMPLE_COM)
+    [record] = rotation.pending_records(load.load(server.context.paths), EXAMPLE_COM)
     assert json.loads(done.out) == [
         {
             "domain": "example.com",

@@ -6,16 +6,16 @@ import json
 
 import pytest
 
-from entrypoint import addresses, state
-from entrypoint.dns import render
-from entrypoint.dns.required import required
+from entrypoint.state import load
+from entrypoint.zone import address, render
+from entrypoint.zone.required import required
 from tests.unit.commands.conftest import Server
 
 
 def records_of(server: Server) -> tuple[str, str, str]:
     """Table, zone and JSON as the boot would have them."""
     wanted = server.context.settings
-    found = required(wanted, state.load(server.context.paths), addresses.find(wanted))
+    found = required(wanted, load.load(server.context.paths), address.find(wanted))
     return render.table(found), render.zone(found), render.as_json(found) + "\n"
 
 

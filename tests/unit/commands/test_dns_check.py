@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import pytest
 
-from entrypoint import addresses, state
 from entrypoint.commands import dns
-from entrypoint.dns import render, verify
-from entrypoint.dns.lookup import Absent, Answer, Answers, Found, Unknown
+from entrypoint.dns.authoritative import Absent, Answer, Answers, Found, Unknown
 from entrypoint.dns.records import Record
-from entrypoint.dns.required import required
+from entrypoint.state import load
+from entrypoint.zone import address, judge, render
+from entrypoint.zone.required import required
 from tests.unit.commands.conftest import Server
 
 SLOW = Unknown("the name server ns1.example.net (198.51.100.53): no answer in time")
@@ -24,7 +24,7 @@ Say = Callable[[Zone], None]
 
 def records_of(server: Server) -> tuple[Record, ...]:
     wanted = server.context.settings
-    return required(wanted, state.load(server.context.paths), addresses.find(wanted))
+    return required(wanted, load.load(server.context.paths), address.find(wanted))
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_what_is_said(server: Server, dns_says: Say) -> None:
     dns_says(all_but(is_dmarc, Absent()))
     records = {(item.name, item.type.value): item for item in records_of(server)}
     zone = all_but(is_dmarc, Absent())
-    found = verify.check(
+    found = judge.check(
         records_of(server),
-        addresses.find(server.context.settings),
+        address.find(server.context.settings),
         lambda name, kind: {"ns1.example.net": zone(records.get((name, kind)))},
     )
     assert server.run("dns", "--check").out == (

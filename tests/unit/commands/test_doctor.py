@@ -11,7 +11,7 @@ import pytest
 from entrypoint import checks
 from entrypoint.checks.context import CheckContext
 from entrypoint.checks.runner import Theme
-from entrypoint.findings import Finding, Level
+from entrypoint.common.findings import Finding, Level
 from tests.unit.checks.kit import Scene
 from tests.unit.commands.conftest import Result, Server
 

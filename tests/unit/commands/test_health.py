@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from entrypoint import cli, control
+from entrypoint import cli
 from entrypoint.commands import health
-from entrypoint.control import UnreachableError
-from entrypoint.paths import Paths
+from entrypoint.common import rpc
+from entrypoint.common.paths import Paths
+from entrypoint.common.rpc import UnreachableError
 from tests.unit.kit import put
 
 
@@ -29,7 +30,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any] | None) -> No
             raise UnreachableError("No such file or directory")  # noqa: EM101
         return status
 
-    monkeypatch.setattr(control, "request", request)
+    monkeypatch.setattr(rpc, "request", request)
 
 
 def run(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

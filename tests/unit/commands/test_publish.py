@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import addresses, state
 from entrypoint.commands import publish as command
-from entrypoint.dns import providers, publish, session
-from entrypoint.dns.lookup import Absent, Answers, Found, Unknown
-from entrypoint.dns.providers import Account, driver
+from entrypoint.dns.authoritative import Absent, Answers, Found, Unknown
 from entrypoint.dns.records import Record
-from entrypoint.dns.required import required
-from entrypoint.dns.session import Held, ProviderError
+from entrypoint.state import load
+from entrypoint.zone import address, lexicon, providers, publish
+from entrypoint.zone.lexicon import Held, ProviderError
+from entrypoint.zone.providers import Account, driver
+from entrypoint.zone.required import required
 from tests.unit.commands.conftest import Server
 
 POWERDNS = Account(driver("powerdns"), "ACME_DNS=dns_pdns")
@@ -63,13 +63,13 @@ def zone(server: Server, monkeypatch: pytest.MonkeyPatch) -> Zone:
     """Reverse DNS is right, and nothing else."""
     zone = Zone()
     wanted = server.context.settings
-    for item in required(wanted, state.load(server.context.paths), addresses.find(wanted)):
+    for item in required(wanted, load.load(server.context.paths), address.find(wanted)):
         if item.zone is None and item.value:
             zone.records[item.name, "PTR"] = (item.value,)
     monkeypatch.setattr(command, "Authoritative", lambda: zone)
     monkeypatch.setattr(providers, "account", lambda *_: POWERDNS)
     monkeypatch.setattr(publish, "find_zone", lambda name: ".".join(name.split(".")[-2:]))
-    monkeypatch.setattr(session, "opened", zone.opened)
+    monkeypatch.setattr(lexicon, "opened", zone.opened)
     return zone
 
 

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from entrypoint import control, domaininfo, events
-from entrypoint.control import UnreachableError
-from entrypoint.maillog import Event, Kind
-from entrypoint.paths import Paths
+from entrypoint.chasquid import domaininfo
+from entrypoint.chasquid.maillog import Event, Kind
+from entrypoint.common import rpc
+from entrypoint.common.paths import Paths
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.history import client
 from entrypoint.services import reader
 from entrypoint.services.removal import Removal
-from tests.unit import chasquid
+from tests.unit import chasquid_reference
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import put
 
@@ -51,7 +53,7 @@ class Door:
             found = domaininfo.find(self.paths.domaininfo, content)
             return {"files": [asdict(item) for item in found]}
         if command == "events":
-            wanted = events.Query.parse(content).ids or ()
+            wanted = client.Query.parse(content).ids or ()
             known = [event for name in wanted for event in self.history.get(name, ())]
             return {"events": [event.to_json() for event in known]}
         assert command == "remove"
@@ -65,7 +67,7 @@ class Door:
 @pytest.fixture
 def door(server: Server, monkeypatch: pytest.MonkeyPatch) -> Door:
     door = Door(server.context.paths)
-    monkeypatch.setattr(control, "request", door.request)
+    monkeypatch.setattr(rpc, "request", door.request)
     return door
 
 
@@ -79,7 +81,7 @@ def message(
     original: str = "",
 ) -> Path:
     def quoted(text: str) -> str:
-        return chasquid.quote(text.encode())
+        return chasquid_reference.quote(text.encode())
 
     recipients = "".join(
         f"rcpt {{ address: {quoted(address)} original_address: {quoted(original or address)} "
@@ -428,7 +430,7 @@ def test_a_holder_that_is_not_there_or_does_not_know(
         msg = "Connection refused"
         raise UnreachableError(msg)
 
-    monkeypatch.setattr(control, "request", nobody)
+    monkeypatch.setattr(rpc, "request", nobody)
     done = server.run(*words)
     assert done.status == 75
     assert done.err.startswith("error: the mail server does not answer: Connection refused")
@@ -437,7 +439,7 @@ def test_a_holder_that_is_not_there_or_does_not_know(
         assert line.startswith(f"{command} ")
         return {"error": "not in time"}
 
-    monkeypatch.setattr(control, "request", error)
+    monkeypatch.setattr(rpc, "request", error)
     done = server.run(*words)
     assert done.status == 1
     assert done.err.startswith("error: the mail server could not do it: not in time")

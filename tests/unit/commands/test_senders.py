@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import control, policy
-from entrypoint.control import UnreachableError
-from entrypoint.limits import Limit
-from entrypoint.policy import Rules
+from entrypoint.common import rpc
+from entrypoint.common.limit import Limit
+from entrypoint.common.rpc import UnreachableError
+from entrypoint.policy import decide
+from entrypoint.policy.decide import Rules
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import put
 
@@ -28,7 +29,7 @@ def mine(server: Server) -> Server:
 
 def rules(server: Server) -> Rules:
     """As the service is given them."""
-    return policy.load(server.context.paths.policy_rules.read_text())
+    return decide.load(server.context.paths.policy_rules.read_text())
 
 
 def senders(server: Server) -> Path:
@@ -125,7 +126,7 @@ class Door:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.answers: dict[str, dict[str, object]] = {}
-        patch.setattr(control, "request", self._request)
+        patch.setattr(rpc, "request", self._request)
 
     def _request(self, path: Path, command: str, timeout: float = 0) -> dict[str, object]:
         if path.name != "policy-control.sock":

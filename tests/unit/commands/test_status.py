@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from entrypoint import control
 from entrypoint.commands import status
-from entrypoint.control import UnreachableError
+from entrypoint.common import rpc
+from entrypoint.common.rpc import UnreachableError
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import put
 
@@ -42,7 +42,7 @@ def answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             raise answer
         return dict(answer)
 
-    monkeypatch.setattr(control, "request", request)
+    monkeypatch.setattr(rpc, "request", request)
     monkeypatch.setattr(status, "version", lambda _: "0.1.0")
     monkeypatch.setattr(time, "time", lambda: NOW)
     paths = server.context.paths

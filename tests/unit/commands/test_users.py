@@ -12,11 +12,15 @@ from pathlib import Path
 import click
 import pytest
 
-from entrypoint import apply, control, events, state, userdb
+from entrypoint.chasquid import userdb
+from entrypoint.chasquid.userdb import Denied, Plain, Scrypt
 from entrypoint.commands import users
-from entrypoint.control import AbsentError
-from entrypoint.paths import Paths
-from entrypoint.userdb import Denied, Plain, Scrypt
+from entrypoint.common import rpc
+from entrypoint.common.paths import Paths
+from entrypoint.common.rpc import AbsentError
+from entrypoint.converge import apply
+from entrypoint.history import client
+from entrypoint.state import load
 from tests.unit.commands.conftest import SETTINGS, Server
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, HOST, put_domain, tree
 
@@ -64,7 +68,7 @@ def test_the_running_server_is_told_to_reload(
         told.append(command)
         return {"done": True}
 
-    monkeypatch.setattr(control, "request", request)
+    monkeypatch.setattr(rpc, "request", request)
     assert server.run("add-user", "i@example.com").err == ""
     assert server.run("remove-user", "i@example.com").err == ""
     assert told == ["reload", "reload"]
@@ -188,7 +192,7 @@ def test_removing_a_user(server: Server) -> None:
     assert not path.exists(), "an empty file would be taken for damage"
     served = (server.context.paths.chasquid / "domains/example.com/users").read_text()
     assert all(isinstance(secret, Denied) for secret in userdb.parse(served).values())
-    assert state.load(server.context.paths).findings == ()
+    assert load.load(server.context.paths).findings == ()
 
 
 def test_listing(server: Server) -> None:
@@ -209,7 +213,7 @@ def test_credentials_are_grouped_under_their_user(server: Server) -> None:
     )
     for name in ((), ("--name", "web"), ("--name", "Newsletter")):
         assert server.run("add-user", "i@example.com", *name).status == 0
-    created = state.load(server.context.paths).created
+    created = load.load(server.context.paths).created
     assert set(created) == {"i@example.com", "i+web@example.com", "i+newsletter@example.com"}
     apply.write(
         server.context.paths.created,
@@ -217,7 +221,7 @@ def test_credentials_are_grouped_under_their_user(server: Server) -> None:
         server.context.ids,
     )
     used = {"i+web@example.com": 90061.0, "stranger@@": 1.0, "you@elsewhere.example": 2.0}
-    server.patch.setattr(events, "last_logins", lambda _paths: used)
+    server.patch.setattr(client, "last_logins", lambda _paths: used)
     done = server.run("list-users")
     assert (done.status, done.err) == (0, "")
     assert done.out == (
@@ -269,13 +273,13 @@ def test_a_credential_with_a_name(server: Server) -> None:
     assert (found["address"], found["user"]) == ("i@example.com", "i+tv@example.com")
     assert server.run("add-user", "i@example.com").status == 0
     assert set(server.users()) == {"i", "i+phone", "i+tv"}
-    before = state.load(server.context.paths).created
+    before = load.load(server.context.paths).created
     assert server.run("set-password", "i@example.com", "--name", "phone").status == 0
     assert not server.users()["i+phone"].matches(match[0])
     assert server.run(*check, stdin=match[0].encode()).err == (
         "error: this is not the password of i+phone@example.com\n"
     )
-    assert state.load(server.context.paths).created == before
+    assert load.load(server.context.paths).created == before
 
 
 def test_removing_one_credential_or_all(server: Server) -> None:
@@ -294,7 +298,7 @@ def test_removing_one_credential_or_all(server: Server) -> None:
         "It was the last of you@example.com, which is no user any more.\n"
     )
     assert server.users() == {}
-    assert state.load(server.context.paths).created == {}
+    assert load.load(server.context.paths).created == {}
 
 
 def test_a_removal_that_leaves_an_alias_without_an_end_says_so(server: Server) -> None:
@@ -435,7 +439,7 @@ def test_a_failed_edit_leaves_everything(server: Server) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "/data/x")
 
-    server.patch.setattr("entrypoint.apply.write", fail)
+    server.patch.setattr("entrypoint.converge.apply.write", fail)
     done = server.run("add-user", "i@example.com")
     assert (done.status, done.out) == (1, ""), "above all it shows no secret that does not work"
     assert done.err == "error: /data/x: No space left on device\n"
@@ -455,9 +459,9 @@ def test_a_busy_volume_is_said_so(server: Server) -> None:
 TWENTY = """
 import os, sys
 from entrypoint import cli
-from entrypoint.context import Context
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids
+from entrypoint.commands.context import Context
+from entrypoint.common.paths import Paths
+from entrypoint.common.identity import Ids
 from pathlib import Path
 from tests.unit.kit import asked
 
@@ -501,6 +505,6 @@ def test_a_server_that_is_down_is_no_failure(server: Server) -> None:
     def fail(*_: object) -> None:
         raise AbsentError
 
-    server.patch.setattr(control, "request", fail)
+    server.patch.setattr(rpc, "request", fail)
     done = server.run("add-user", "i@example.com")
     assert (done.status, done.err) == (0, NOTE)

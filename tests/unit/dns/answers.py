@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from entrypoint import dkim
-from entrypoint.dns.lookup import Absent, Answer, Answers, Found, Unknown
+from entrypoint.common.names import Selector
+from entrypoint.dns.authoritative import Absent, Answer, Answers, Found, Unknown
 from entrypoint.dns.records import Record
-from entrypoint.names import Selector
+from entrypoint.keys import dkim
 from tests.unit.kit import CASES, unescape
 
 _KEY = re.compile(r"<([a-z0-9-]+)(?:\[(\d*):(\d*)\])?>")

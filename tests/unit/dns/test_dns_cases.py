@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import addresses, settings, state
-from entrypoint.dns import render, verify
+from entrypoint.common.paths import Paths
 from entrypoint.dns.records import Record, Role
-from entrypoint.dns.required import required
-from entrypoint.dns.verify import Status
-from entrypoint.paths import Paths
+from entrypoint.settings import model
+from entrypoint.state import load
+from entrypoint.zone import address, judge, render
+from entrypoint.zone.judge import Status
+from entrypoint.zone.required import required
 from tests.unit.dns import answers
 from tests.unit.kit import CASES, Case, case_id, cases, put, put_keys
 
@@ -28,7 +29,7 @@ class Checked:
         self.case = case
         paths = Paths(place)
         environ, _ = case.read()
-        wanted = settings.load(environ)
+        wanted = model.load(environ)
         put_keys(wanted, paths)
         if (case.path / "keys").exists():
             for line in (case.path / "keys").read_text().splitlines():
@@ -36,11 +37,11 @@ class Checked:
                 put(paths.domains / name, (KEYS / f"{key}.pem").read_bytes())
         with pytest.MonkeyPatch.context() as patch:
             # No kernel is asked: what is not set is not known.
-            patch.setattr(addresses, "source", lambda *_: None)
-            found = addresses.find(wanted)
-        self.records = required(wanted, state.load(paths), found)
+            patch.setattr(address, "source", lambda *_: None)
+            found = address.find(wanted)
+        self.records = required(wanted, load.load(paths), found)
         self.asked = answers.load(case.path / "answers", self.records)
-        self.verdicts = verify.check(self.records, found, self.asked)
+        self.verdicts = judge.check(self.records, found, self.asked)
 
 
 @pytest.fixture(scope="module")

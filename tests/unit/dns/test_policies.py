@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrypoint.common.names import Address
 from entrypoint.dns.policies import DkimRecord, Dmarc, Spf, TlsRpt, tags
-from entrypoint.names import Address
 
 _T = TypeVar("_T")
 

@@ -10,8 +10,8 @@ from dns.rdtypes.ANY.TXT import TXT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrypoint.common.names import Domain
 from entrypoint.dns.records import Record, RecordType
-from entrypoint.names import Domain
 from tests.unit.kit import EXAMPLE_COM
 
 VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=1200)

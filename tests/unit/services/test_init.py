@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[3]
 PROGRAM = """
 import sys
 from pathlib import Path
-from entrypoint.paths import Paths
+from entrypoint.common.paths import Paths
 from entrypoint.services import init
 place = Path(sys.argv.pop(1))
 init.Paths = lambda: Paths(place)

@@ -12,12 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoint import apply, control, debts, output, reconcile, rights
-from entrypoint.dns.lookup import Absent, Found, Unknown
-from entrypoint.errors import UserError
-from entrypoint.names import Domain
-from entrypoint.paths import Paths
-from entrypoint.rights import Ids
+from entrypoint.common import identity, log, rpc
+from entrypoint.common.errors import UserError
+from entrypoint.common.identity import Ids
+from entrypoint.common.names import Domain
+from entrypoint.common.paths import Paths
+from entrypoint.converge import apply, pending, reconcile
+from entrypoint.dns.authoritative import Absent, Found, Unknown
 from entrypoint.services import keeper
 from entrypoint.services.keeper import Keeper
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked, forked, put, put_domain
@@ -37,15 +38,15 @@ class Watch:
         self.now = 1000.0
         self.notes: list[str] = []
         self.alarms: list[str] | None = []  # what the policy service has to say; None: nothing
-        patch.setattr(output, "log", lambda _source, text: self.said.append(text))
-        patch.setattr(control, "request", self._request)
+        patch.setattr(log, "log", lambda _source, text: self.said.append(text))
+        patch.setattr(rpc, "request", self._request)
         # Its clock alone: the locks' goes on.
         patch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: self.now))
         wanted = asked(**PLAIN, **environ)
         paths.state.mkdir(parents=True)
         with apply.edit_lock(paths, ids):
             reconcile.reconcile(wanted, paths, ids)
-            debts.clear(paths)  # as the boot does
+            pending.clear(paths)  # as the boot does
         self.keeper = Keeper(wanted, paths, ids)
 
     def _request(self, path: Path, command: str, timeout: float = 0) -> dict[str, object]:
@@ -53,7 +54,7 @@ class Watch:
             assert (command, timeout > 0) == ("alarms", True)
             if self.alarms is None:
                 msg = "nobody there"
-                raise control.UnreachableError(msg)
+                raise rpc.UnreachableError(msg)
             return {"alarms": self.alarms, "notes": self.notes}
         self.told.append(command)
         return {"done": True}
@@ -338,14 +339,14 @@ def test_the_program_drops_root_first_and_ends_when_told(
         def start(self) -> None:
             calls.append("thread")
 
-    monkeypatch.setattr(rights, "drop", lambda *_, **__: calls.append("drop"))
+    monkeypatch.setattr(identity, "drop", lambda *_, **__: calls.append("drop"))
     monkeypatch.setattr(signal, "signal", lambda number, do: handlers.update({number: do}))
     monkeypatch.setattr(keeper, "Keeper", Failing)
     monkeypatch.setattr(keeper, "_LOOK", 0.001)
     real = threading.Thread
     monkeypatch.setattr(threading, "Thread", Idle)
     said: list[str] = []
-    monkeypatch.setattr(output, "log", lambda source, text: said.append(f"{source}: {text}"))
+    monkeypatch.setattr(log, "log", lambda source, text: said.append(f"{source}: {text}"))
     assert keeper.main(asked(), paths, ids) == 0
     monkeypatch.setattr(threading, "Thread", real)
     assert calls[0] == "drop"

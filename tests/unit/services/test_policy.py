@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from entrypoint import control, header, policy, rights
-from entrypoint.eventstore import Store
-from entrypoint.limits import Limit
-from entrypoint.maillog import Event, Kind
-from entrypoint.paths import Paths
-from entrypoint.pausing import FAILURES
-from entrypoint.policy import Envelope, LoginRules, Rules
-from entrypoint.rights import Ids, Owner
+from entrypoint.chasquid.maillog import Event, Kind
+from entrypoint.common import identity, rpc
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.limit import Limit
+from entrypoint.common.paths import Paths
+from entrypoint.history.store import Store
+from entrypoint.policy import decide, header
+from entrypoint.policy.abuse import FAILURES
+from entrypoint.policy.decide import Envelope, LoginRules, Rules
 from entrypoint.services import policy as service
 from entrypoint.services.policy import Policy
 from tests.unit.kit import put
@@ -52,7 +53,7 @@ class Service:
         return self.policy
 
     def give(self, wanted: Rules) -> None:
-        put(self.paths.policy_rules, policy.dump(wanted))
+        put(self.paths.policy_rules, decide.dump(wanted))
 
     def send(self, recipients: int = 1, message: bytes = MESSAGE, **envelope: Any) -> str:
         """The answer to a message of LOGIN's."""
@@ -271,14 +272,14 @@ def test_pauses_that_cannot_be_read_are_told(mine: Service) -> None:
 def test_a_full_disk_is_told_once_and_its_end_too(
     mine: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = policy.Room(0, 10**6, None)
+    room = decide.Room(0, 10**6, None)
     monkeypatch.setattr(service, "look_around", lambda _path: room)
     monkeypatch.setattr(service, "_LOOK", -1.0)
     for _ in range(2):
         assert mine.send()[:9] == "451 4.3.1"
         assert mine.send(login="", sender="x@outside.example")[:9] == "451 4.3.1"
     assert mine.policy.alarms() == ["No mail is taken: the disk is nearly full; try again later."]
-    room = policy.Room(1 << 40, 10**6, None)
+    room = decide.Room(1 << 40, 10**6, None)
     assert mine.send()[:3] == "250"
     assert len(mine.said) == 2
     assert mine.policy.alarms() == []
@@ -319,8 +320,8 @@ class Running:
     def __init__(self, mine: Service, ids: Ids) -> None:
         self.socket = mine.paths.policy_socket
         self._doors = (
-            rights.listen(mine.paths.policy_socket, ids, Owner.CHASQUID, service.BACKLOG),
-            rights.listen(mine.paths.policy_door, ids, Owner.TAMBO, service.BACKLOG),
+            identity.listen(mine.paths.policy_socket, ids, Owner.CHASQUID, service.BACKLOG),
+            identity.listen(mine.paths.policy_door, ids, Owner.TAMBO, service.BACKLOG),
         )
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -422,10 +423,10 @@ def test_verbs_are_answered(mine: Service) -> None:
     mine.give(rules(Limit(hour=2)))
     assert mine.send(2)[:3] == "250"
     door = mine.paths.policy_door
-    item = control.request(door, "status")["logins"][LOGIN]
+    item = rpc.request(door, "status")["logins"][LOGIN]
     assert item["recipients"] == {"hour": 2, "day": 2}
     assert item["messages"] == {"hour": 1, "day": 1}
     assert item["limit"] == "2/h"
-    assert control.request(door, f"room {LOGIN} 1")["answer"][:9] == "451 4.7.1"
-    assert control.request(door, "alarms") == {"alarms": [], "notes": []}
-    assert "error" in control.request(door, "nonsense")
+    assert rpc.request(door, f"room {LOGIN} 1")["answer"][:9] == "451 4.7.1"
+    assert rpc.request(door, "alarms") == {"alarms": [], "notes": []}
+    assert "error" in rpc.request(door, "nonsense")

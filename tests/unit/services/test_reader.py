@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from entrypoint import process, queue
-from entrypoint.events import Query
-from entrypoint.eventstore import Store
-from entrypoint.maillog import Event, Kind
-from entrypoint.paths import Paths
-from entrypoint.services import reader, smtp
-from entrypoint.services.outbox import Outbox
-from entrypoint.services.smtp import Holder
+from entrypoint.chasquid import queue
+from entrypoint.chasquid.maillog import Event, Kind
+from entrypoint.common import process
+from entrypoint.common.paths import Paths
+from entrypoint.history.buffer import Outbox
+from entrypoint.history.client import Query
+from entrypoint.history.store import Store
+from entrypoint.services import holder as smtp
+from entrypoint.services import reader
+from entrypoint.services.holder import Holder
 
 
 def ask(line: bytes) -> Any:

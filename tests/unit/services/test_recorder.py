@@ -20,13 +20,14 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import eventstore, rights
-from entrypoint.events import Query
-from entrypoint.eventstore import NAME, Store
-from entrypoint.maillog import Event, Kind
-from entrypoint.rights import Ids, Owner
+from entrypoint.chasquid.maillog import Event, Kind
+from entrypoint.common import identity
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.history import store as eventstore
+from entrypoint.history.buffer import Outbox
+from entrypoint.history.client import Query
+from entrypoint.history.store import NAME, Store
 from entrypoint.services import recorder
-from entrypoint.services.outbox import Outbox
 from entrypoint.services.recorder import Recorder
 from tests.unit.kit import until
 
@@ -34,8 +35,8 @@ REPOSITORY = Path(__file__).parents[3]
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from entrypoint import rights
-from entrypoint.rights import Ids, Owner
+from entrypoint.common import identity as rights
+from entrypoint.common.identity import Ids, Owner
 from entrypoint.services import recorder
 place = Path(sys.argv[1])
 recorder._RETRY = 0.1
@@ -48,7 +49,7 @@ recorder.Recorder(place, door, os.pipe()[0]).run()
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "_GATHER", 0.01)
     monkeypatch.setattr(recorder, "_RETRY", 0.05)
-    monkeypatch.setattr("entrypoint.services.outbox._RETRY", 0.05)
+    monkeypatch.setattr("entrypoint.history.buffer._RETRY", 0.05)
 
 
 def event(number: int) -> Event:
@@ -73,7 +74,7 @@ class Said:
 @contextmanager
 def recording(folder: Path, said: Said | None = None) -> Iterator[Recorder]:
     """A recorder in a thread of this process."""
-    door = rights.listen(folder / "door", Ids.current(), Owner.CHASQUID, 4)
+    door = identity.listen(folder / "door", Ids.current(), Owner.CHASQUID, 4)
     stop_read, stop_write = os.pipe()
     found = Recorder(folder, door, stop_read, said or Said())
     thread = threading.Thread(target=found.run)
@@ -367,5 +368,5 @@ def test_an_event_that_is_not_understood_is_left_out(tmp_path: Path) -> None:
 
 def test_the_door_is_private(tmp_path: Path) -> None:
     for _ in range(2):  # a dead one's is in the way
-        rights.listen(tmp_path / "door", Ids.current(), Owner.CHASQUID, 4).close()
+        identity.listen(tmp_path / "door", Ids.current(), Owner.CHASQUID, 4).close()
     assert stat.S_IMODE((tmp_path / "door").stat().st_mode) == 0o600

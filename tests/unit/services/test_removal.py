@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.maillog import Event, Kind
+from entrypoint.chasquid.maillog import Event, Kind
 from entrypoint.services.removal import Removal
 from tests.unit.kit import put
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import process
-from entrypoint.paths import Paths
-from entrypoint.services import smtp, watcher
+from entrypoint.common import process
+from entrypoint.common.paths import Paths
+from entrypoint.services import holder, watcher
 from tests.unit.kit import put
 
 ITEM = (
@@ -92,7 +92,7 @@ def test_it_says_first_that_it_looks(
 
 
 def test_the_holder_waits_longer_than_the_watcher_takes() -> None:
-    assert watcher._SECONDS < smtp._WATCH_WAIT
+    assert watcher._SECONDS < holder._WATCH_WAIT
 
 
 def lines(code: str, timeout: float = 10) -> list[bytes]:

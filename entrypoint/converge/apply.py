@@ -1,0 +1,339 @@
+"""The only writer of files: compare, write aside, fsync, rename; and the two locks.
+
+Killed at any moment, a file is the old one or the new one, and the next run completes the plan.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint.common import identity
+from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.paths import Paths
+from entrypoint.converge.plan import (
+    Effect,
+    File,
+    Folder,
+    Link,
+    MissingCertificate,
+    MissingKey,
+    Plan,
+)
+from entrypoint.keys import certs, dkim
+
+# The lock's descriptor in PID 1: supervisord closes 5 and up when it reloads itself.
+_INSTANCE_FD = 3
+_LOCK_WAIT = 30.0  # seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What changed, and what chasquid needs because of it."""
+
+    changed: tuple[Path, ...] = ()
+    effect: Effect = Effect.NONE
+
+
+Owe = Callable[[Effect], None]
+
+
+def _nobody(_effect: Effect) -> None:
+    """For files that chasquid does not read."""
+
+
+def apply(plan: Plan, ids: Ids, owe: Owe = _nobody) -> Outcome:
+    """Make the disk as planned. Caller holds the edit lock.
+
+    `owe` is told of an effect before anything changes that has it.
+    """
+    changed: list[tuple[Path, Effect]] = []
+    for folder in plan.folders:
+        if _folder(folder, ids, owe):
+            changed.append((folder.path, folder.effect))
+    for file in plan.files:
+        if _file(file, ids, owe):
+            changed.append((file.path, file.effect))
+    for link in plan.links:
+        if _link(link, ids, owe):
+            changed.append((link.path, link.effect))
+    changed += _remove_others(plan, owe)
+    return Outcome(
+        changed=tuple(path for path, _ in changed),
+        effect=max((effect for _, effect in changed), default=Effect.NONE),
+    )
+
+
+def make(missing: Iterable[MissingKey | MissingCertificate], ids: Ids) -> tuple[Path, ...]:
+    """Make key material and keep it. A DKIM key is proven against its record first."""
+    made: list[Path] = []
+
+    def keep(path: Path, content: bytes) -> None:
+        own_folder(path.parent, ids)
+        write(path, content, ids)
+        made.append(path)
+
+    for item in missing:
+        if isinstance(item, MissingKey):
+            pem = dkim.make(item.algorithm)
+            dkim.prove(item.domain, dkim.load(item.selector, pem))
+            keep(item.path, pem)
+        else:
+            certificate = certs.self_signed(item.names)
+            keep(item.folder / certs.KEY, certificate.key)
+            keep(item.folder / certs.CHAIN, certificate.chain)
+    return tuple(made)
+
+
+def write(path: Path, content: bytes, ids: Ids) -> None:
+    """One file of tambo's own, 0600. Caller holds the edit lock."""
+    _file(File(path, content, Owner.TAMBO, Owner.TAMBO, 0o600), ids)
+
+
+def own_folder(path: Path, ids: Ids) -> None:
+    """A folder of tambo's own, 0700, with what is above it."""
+    _folder(Folder(path, Owner.TAMBO, Owner.TAMBO, 0o700), ids)
+
+
+def install_pair(folder: Path, chain: bytes, key: bytes, ids: Ids) -> None:
+    """Put a certificate and its key in place together. Caller holds the edit lock.
+
+    Whoever opens the folder finds the old pair or the new one: the two folders change places in
+    one step, where the file system can do that; else the files follow each other.
+    """
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    for path in (aside, folder):
+        own_folder(path, ids)
+    for name, content in ((certs.CHAIN, chain), (certs.KEY, key)):
+        write(aside / name, content, ids)
+    if not _exchange(aside, folder):
+        for name in (certs.KEY, certs.CHAIN):
+            (aside / name).replace(folder / name)
+        _sync(folder)
+    _sync(folder.parent)
+    shutil.rmtree(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders' names (renameat2(2), RENAME_EXCHANGE); False if that cannot be done."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_cwd, exchange = -100, 2
+    return bool(libc.renameat2(at_cwd, bytes(one), at_cwd, bytes(other), exchange) == 0)
+
+
+def remove(path: Path) -> None:
+    """Remove one file of tambo's own, for good. Caller holds the edit lock."""
+    path.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _folder(folder: Folder, ids: Ids, owe: Owe = _nobody) -> bool:
+    changed = False
+    if not folder.path.is_dir():
+        owe(folder.effect)
+        folder.path.mkdir(mode=0o700, parents=True)
+        _sync(folder.path.parent)
+        changed = True
+    return _rights(folder, ids, owe) or changed
+
+
+def _rights(item: Folder | File, ids: Ids, owe: Owe) -> bool:
+    """Owner and mode as planned; whether anything was changed."""
+    changed = identity.give(item.path, ids.users[item.owner], ids.groups[item.group], item.mode)
+    if changed:
+        owe(item.effect)
+    return changed
+
+
+def _file(file: File, ids: Ids, owe: Owe = _nobody) -> bool:
+    with suppress(FileNotFoundError):
+        if not file.path.is_symlink() and file.path.read_bytes() == file.content:
+            return _rights(file, ids, owe)
+    owe(file.effect)
+    # One name: what a killed writer left is written over by the next. Writers hold the edit lock.
+    aside = file.path.with_name(f".{file.path.name}.new")
+    aside.unlink(missing_ok=True)
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb") as stream:  # noqa: PTH123 (a descriptor)
+        os.fchmod(fd, file.mode)  # before its owner: root may not afterwards
+        os.fchown(fd, ids.users[file.owner], ids.groups[file.group])
+        stream.write(file.content)
+        stream.flush()
+        os.fsync(fd)
+    aside.replace(file.path)
+    _sync(file.path.parent)
+    return True
+
+
+def _link(link: Link, ids: Ids, owe: Owe) -> bool:
+    if not link.path.is_symlink() or link.path.readlink() != link.target:
+        owe(link.effect)
+        aside = link.path.with_name(f".{link.path.name}.new")
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(link.target)
+        identity.give(aside, ids.users[link.owner], ids.groups[link.group], None)
+        aside.replace(link.path)
+        return True
+    return identity.give(link.path, ids.users[link.owner], ids.groups[link.group], None)
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _remove_others(plan: Plan, owe: Owe) -> list[tuple[Path, Effect]]:
+    planned = {
+        path
+        for items in (plan.folders, plan.files, plan.links)
+        for path in (item.path for item in items)
+    }
+    effects = {"users": Effect.RELOAD, "aliases": Effect.RELOAD}
+    removed = []
+    for folder, names, files in os.walk(plan.exclusive, topdown=False):
+        for name in (*files, *names):
+            path = Path(folder, name)
+            if path in planned:
+                continue
+            effect = effects.get(name, Effect.RESTART)
+            owe(effect)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            removed.append((path, effect))
+    return removed
+
+
+def write_owned(path: Path, content: bytes, ids: Ids, *, executable: bool) -> None:
+    """One file of the owner's. Its folders are made; the caller syncs them."""
+    own_folder(path.parent, ids)
+    mode = 0o700 if executable else 0o600
+    _file(File(path, content, Owner.TAMBO, Owner.TAMBO, mode), ids)
+
+
+def sync_tree(root: Path) -> None:
+    """Make all below a folder survive a power cut."""
+    for folder, _, files in os.walk(root):
+        for name in files:
+            fd = os.open(Path(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        _sync(Path(folder))
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder within the volume, for good."""
+    source.rename(target)
+    _sync(target.parent)
+    if source.parent != target.parent:
+        _sync(source.parent)
+
+
+@contextmanager
+def acme_lock(paths: Paths, ids: Ids) -> Iterator[bool]:
+    """Hold the lock of certificate issuing; yields whether it was free."""
+    fd = _lock_file(paths.acme_lock, ids)
+    try:
+        yield _try_lock(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def backup_lock(paths: Paths, ids: Ids, wait: float) -> Iterator[None]:
+    """Hold the lock of data/backup. Raises UserError (TRY_AGAIN) after `wait` seconds."""
+    fd = _lock_file(paths.backup_lock, ids)
+    try:
+        deadline = time.monotonic() + wait
+        while not _try_lock(fd):
+            if time.monotonic() > deadline:
+                msg = f"another backup has been going on for {wait:.0f} seconds"
+                raise UserError(msg, "try again later", exit_code=Exit.TRY_AGAIN)
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def edit_lock(paths: Paths, ids: Ids, wait: float = _LOCK_WAIT) -> Iterator[None]:
+    """Hold the lock for one change. Raises UserError (TRY_AGAIN) after `wait` seconds."""
+    try:
+        fd = _lock_file(paths.edit_lock, ids)
+    except OSError as error:
+        msg = f"{paths.state} is not ready: {error.strerror}"
+        raise UserError(
+            msg,
+            "wait until the container has started, and look at: docker logs mail",
+            exit_code=Exit.TRY_AGAIN,
+        ) from None
+    try:
+        deadline = time.monotonic() + wait
+        while not _try_lock(fd):
+            if time.monotonic() > deadline:
+                msg = f"another change has been going on for {wait:.0f} seconds"
+                raise UserError(
+                    msg,
+                    "try again; if it stays so: docker compose restart",
+                    exit_code=Exit.TRY_AGAIN,
+                )
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(fd)
+
+
+def hold_instance(paths: Paths, ids: Ids) -> None:
+    """Lock the volume for the life of this process and of what it execs.
+
+    Two servers on one queue would deliver everything twice. Raises UserError if another has it.
+    """
+    paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = _lock_file(paths.instance_lock, ids)
+    if not _try_lock(fd):
+        os.close(fd)
+        msg = f"another tambo is running on this data folder ({paths.data} in the container)"
+        raise UserError(
+            msg,
+            "stop it first (docker ps shows it), or give this one a folder of its own",
+            exit_code=Exit.TRY_AGAIN,
+        )
+    if fd != _INSTANCE_FD:
+        os.dup2(fd, _INSTANCE_FD)
+        os.close(fd)
+    os.set_inheritable(_INSTANCE_FD, True)
+
+
+def _lock_file(path: Path, ids: Ids) -> int:
+    """The lock's descriptor. Whoever makes the file, root or not, it is tambo's."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if os.geteuid() == 0:
+        os.fchown(fd, ids.users[Owner.TAMBO], ids.groups[Owner.TAMBO])
+    return fd
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True

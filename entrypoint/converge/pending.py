@@ -1,0 +1,83 @@
+"""What chasquid has yet to be told: remembered from before its files change until it knows.
+
+Whoever changes them may be killed before chasquid is told. The files are as planned then, so nobody
+else would see that chasquid still serves the old ones. It is remembered on the tmpfs: a new
+container starts a new chasquid, which reads everything.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint.common.identity import Ids
+from entrypoint.common.paths import Paths
+from entrypoint.converge import apply
+from entrypoint.converge.plan import Effect
+
+_PATIENCE = 60.0  # seconds; telling the holder takes 20 at most
+
+
+@dataclass(frozen=True)
+class Debt:
+    """`pid` is who changed the files last, `token` which change that was; `since` is in seconds
+    since 1970."""
+
+    effect: Effect
+    pid: int
+    token: str
+    since: float
+
+    def is_abandoned(self) -> bool:
+        """Whether nobody is about to pay it."""
+        return not Path(f"/proc/{self.pid}").exists() or time.time() - self.since > _PATIENCE
+
+
+@dataclass
+class Ledger:
+    """For one reconcile: call it before a file changes that chasquid reads."""
+
+    paths: Paths
+    ids: Ids
+    _noted: Effect = Effect.NONE
+
+    def __call__(self, effect: Effect) -> None:
+        """Caller holds the edit lock."""
+        if effect <= self._noted:
+            return
+        self._noted = effect
+        known = read(self.paths)
+        effect = max(effect, known.effect) if known else effect
+        text = f"{effect.name} {os.getpid()} {secrets.token_hex(4)}\n"
+        apply.write(self.paths.owed, text.encode(), self.ids)
+
+
+def read(paths: Paths) -> Debt | None:
+    """What is owed, if anything is. Raises OSError."""
+    try:
+        text, since = paths.owed.read_text(), paths.owed.stat().st_mtime
+        name, pid, token = text.split()
+        return Debt(Effect[name], int(pid), token, since)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError):  # nothing of tambo's; but a restart covers whatever it was
+        return Debt(Effect.RESTART, 0, "", 0.0)
+
+
+def settle(paths: Paths, debt: Debt | None, served: Effect) -> None:
+    """Strike out a debt that was read before chasquid was told, unless more is owed since.
+
+    Caller holds the edit lock, and held it when reading: so nobody was half way through a change.
+    """
+    now = read(paths)
+    if debt and now and debt.effect <= served and now == debt:
+        apply.remove(paths.owed)
+
+
+def clear(paths: Paths) -> None:
+    """For the boot, which starts chasquid after all changes. Caller holds the edit lock."""
+    if read(paths):
+        apply.remove(paths.owed)

@@ -1,0 +1,1 @@
+"""What happened to mail: the store of events, its one writer's buffer, its readers, reports."""

@@ -1,0 +1,488 @@
+"""Who may send what, and as whom: the decisions. Pure.
+
+Answers are those that chasquid can give for its post-data hook: 250, 554 or 451, and behind the
+code an enhanced one (RFC 3463) and a text, which are the policy's own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+
+from entrypoint.common.limit import Limit, Over
+from entrypoint.common.names import Domain, organizational_domain, shown
+from entrypoint.policy import header
+from entrypoint.policy.header import Field, HeaderError
+
+SUFFIX = "+"  # chasquid's suffix_separators
+
+
+class Code(IntEnum):
+    """The reply codes (RFC 5321 4.2) that a post-data hook of chasquid's can bring about."""
+
+    ACCEPT = 250
+    LATER = 451
+    REFUSE = 554
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`text` begins with the enhanced code; `counts`: whether it is held against the login's limit.
+
+    `notes` is what the login should be told otherwise.
+    """
+
+    code: Code
+    text: str
+    counts: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{int(self.code)} {self.text}"
+
+
+def accept(why: str, *, counts: bool = False, notes: tuple[str, ...] = ()) -> Answer:
+    return Answer(Code.ACCEPT, f"2.0.0 {why}", counts, notes)
+
+
+def refuse(enhanced: str, why: str, *, counts: bool = False) -> Answer:
+    return Answer(Code.REFUSE, f"{enhanced} {why}", counts)
+
+
+def later(enhanced: str, why: str) -> Answer:
+    return Answer(Code.LATER, f"{enhanced} {why}")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What chasquid says of a message. `login` is empty for incoming mail; `spf` is that SPF
+    passed for the domain of `sender`; `remote` is an IP address, perhaps with a port."""
+
+    login: str = ""
+    sender: str = "<>"
+    recipients: tuple[str, ...] = ()
+    remote: str = ""
+    spf: bool = False
+
+    @property
+    def from_here(self) -> bool:
+        """Whether this machine itself delivers it: what tambo tells the postmaster, say."""
+        return self.remote.startswith(("127.", "[::1]"))
+
+
+@dataclass(frozen=True)
+class LoginRules:
+    """What a login may send as: `addresses`, and any address of `domains`."""
+
+    addresses: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All that decisions need of settings and state; `dump` and `load` carry it to the service.
+
+    `named` are the aliases with a suffix: not just another way to write the name before it.
+    """
+
+    host: str
+    domains: frozenset[str]
+    logins: Mapping[str, LoginRules]
+    limit: Limit = field(default_factory=Limit)
+    named: frozenset[str] = frozenset()
+
+    def limit_of(self, login: str) -> Limit:
+        rules = self.logins.get(login)
+        return self.limit if rules is None or rules.limit is None else rules.limit
+
+    def may(self, login: str, address: str) -> bool:
+        """Whether a login may send as an address, both in their canonical form."""
+        rules = self.logins.get(login)
+        if rules is None:
+            return False
+        if address in rules.addresses or address.rpartition("@")[2] in rules.domains:
+            return True
+        return address not in self.named and base(address) in rules.addresses
+
+
+def dump(rules: Rules) -> str:
+    """JSON; `load(dump(rules)) == rules`."""
+    content = {
+        "host": rules.host,
+        "domains": sorted(rules.domains),
+        "limit": str(rules.limit),
+        "named": sorted(rules.named),
+        "logins": {
+            name: {
+                "addresses": sorted(item.addresses),
+                "domains": sorted(item.domains),
+                "limit": None if item.limit is None else str(item.limit),
+            }
+            for name, item in sorted(rules.logins.items())
+        },
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def load(text: str) -> Rules:
+    """Raises ValueError, KeyError or TypeError for what `dump` did not make."""
+    content = json.loads(text)
+    return Rules(
+        host=content["host"],
+        domains=frozenset(content["domains"]),
+        limit=Limit.parse(content["limit"]),
+        named=frozenset(content["named"]),
+        logins={
+            name: LoginRules(
+                frozenset(item["addresses"]),
+                frozenset(item["domains"]),
+                None if item["limit"] is None else Limit.parse(item["limit"]),
+            )
+            for name, item in content["logins"].items()
+        },
+    )
+
+
+def base(address: str) -> str:
+    """The address without its suffix: mail to i+anything@ reaches i@."""
+    local, _, domain = address.rpartition("@")
+    return f"{local.partition(SUFFIX)[0] or local}@{domain}"
+
+
+def canonical(address: str) -> str:
+    """An envelope's address: lower case, the domain as A-labels. Raises ValueError.
+
+    Of two @ chasquid takes the first for the one before the domain, others the last.
+    """
+    if address.count("@") != 1:
+        msg = f"{shown(address)} is not name@domain"
+        raise ValueError(msg)
+    local, _, name = address.partition("@")
+    return f"{local.lower()}@{header.domain(name)}"
+
+
+def submission(rules: Rules, envelope: Envelope, section: bytes) -> Answer:
+    """Whether whoever logged in may send this message as it says (the limit is asked apart)."""
+    login = login_of(envelope)
+    if login not in rules.logins:
+        return later("4.7.1", f"{shown(envelope.login)} is not known as a login here any more")
+    try:
+        fields = header.strict(section)
+    except HeaderError as error:
+        return refuse("5.6.0", f"not a message by RFC 5322: {error}", counts=True)
+    return (
+        _sender_rule(rules, login, envelope.sender, fields)
+        or _form(fields)
+        or accept(f"{login} may send this", counts=True, notes=_notes(fields))
+    )
+
+
+def login_of(envelope: Envelope) -> str:
+    """The login in its canonical form; empty for incoming mail, and for what is none."""
+    try:
+        return canonical(envelope.login) if envelope.login else ""
+    except ValueError:
+        return ""
+
+
+def _no(why: str) -> Answer:
+    return refuse("5.7.1", why, counts=True)
+
+
+def _sender_rule(
+    rules: Rules, login: str, mail_from: str, fields: Sequence[Field]
+) -> Answer | None:
+    """Why a login may not send this; None if it may."""
+    if mail_from == "<>":
+        return _no(f"MAIL FROM:<> would go out unsigned; {login} has to name itself as the sender")
+    try:
+        sender = canonical(mail_from)
+    except ValueError as error:
+        return _no(f"MAIL FROM of {login}: {error}")
+    if not rules.may(login, sender):
+        return _no(f"{login} may not send as {_fit(sender)} (MAIL FROM)")
+    values = [item.value for item in fields if item.name == "from"]
+    if len(values) != 1:
+        return _no(f"the message of {login} has {len(values) or 'no'} From headers, not one")
+    try:
+        mailboxes = header.mailboxes(values[0])
+    except HeaderError as error:
+        return _no(f"the From header of {login} has no certain meaning: {error}")
+    for mailbox in mailboxes:
+        if mailbox.domain not in rules.domains:
+            return _no(
+                f"{login} may not send as {_fit(mailbox)} (From): {mailbox.domain} is not served "
+                "here"
+            )
+        if not rules.may(login, str(mailbox)):
+            return _no(f"{login} may not send as {_fit(mailbox)} (From)")
+        if not sender.endswith(f"@{mailbox.domain}"):
+            return _no(
+                f"{login}: From has the domain {mailbox.domain}, MAIL FROM {_fit(sender)}; they "
+                "must be the same, since the signature is of the latter (DMARC)"
+            )
+    return _sender_header(rules, login, fields)
+
+
+def _sender_header(rules: Rules, login: str, fields: Sequence[Field]) -> Answer | None:
+    """RFC 5322 3.6.2: at most one Sender, of one mailbox."""
+    values = [item.value for item in fields if item.name == "sender"]
+    if len(values) > 1:
+        return _no(f"the message of {login} has {len(values)} Sender headers")
+    for value in values:
+        try:
+            mailboxes = header.mailboxes(value)
+        except HeaderError as error:
+            return _no(f"the Sender header of {login} has no certain meaning: {error}")
+        if len(mailboxes) != 1:
+            return _no(f"the Sender header of {login} has more than one address")
+        if not rules.may(login, str(mailboxes[0])):
+            return _no(f"{login} may not send as {_fit(mailboxes[0])} (Sender)")
+    return None
+
+
+def _form(fields: Sequence[Field]) -> Answer | None:
+    """What else is wrong with a message that this server would sign as it is."""
+    names = {item.name for item in fields}
+    for name in ("bcc", "resent-bcc"):
+        if name in names:
+            text = f"a {name.title()} header would show everybody who was to stay unseen; leave it "
+            return refuse("5.6.0", f"{text}out, and name them in the envelope alone", counts=True)
+    if "date" not in names:
+        return refuse("5.6.0", "no Date header (RFC 5322 3.6), and it is signed as it is",
+                      counts=True)  # fmt: skip
+    return None
+
+
+def _notes(fields: Sequence[Field]) -> tuple[str, ...]:
+    if any(item.name == "message-id" for item in fields):
+        return ()
+    return ("sends messages without Message-ID, which some receivers take for spam",)
+
+
+def _fit(address: object) -> str:
+    """An address fit for a reply line: as it is if it is plain, else quoted and escaped."""
+    text = str(address)
+    return text if re.fullmatch(r"[!-~]{1,100}", text) else shown(text)
+
+
+NUL = refuse("5.6.0", "the message has a NUL in its body (RFC 5321 2.3.7)", counts=True)
+
+
+# Limits, pause, admission
+
+
+def over_limit(login: str, over: Over) -> Answer:
+    if over.wait is None:
+        return refuse(
+            "5.5.3", f"more recipients than {login} may reach in {over.span}, {over.most}",
+            counts=True,
+        )  # fmt: skip
+    return later(
+        "4.7.1",
+        f"{login} has reached its limit of {over.most} recipients in {over.span}; "
+        f"try again in {duration(over.wait)}",
+    )
+
+
+def paused(login: str, why: str) -> Answer:
+    return later("4.7.1", f"{login} is paused: {why}; the postmaster can resume it")
+
+
+def duration(seconds: float) -> str:
+    """Never less than it is: whoever comes back then is welcome."""
+    if seconds >= 2 * 3600:
+        return f"{-int(-seconds // 3600)} hours"
+    if seconds >= 2 * 60:
+        return f"{-int(-seconds // 60)} minutes"
+    return f"{max(1, -int(-seconds // 1))} seconds"
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is left of disk and memory, in bytes; `memory` is None if nothing limits it."""
+
+    disk: int
+    inodes: int
+    memory: int | None
+
+
+DISK_FLOOR = 128 << 20  # bytes free on the volume
+INODE_FLOOR = 1000
+MEMORY_FLOOR = 48 << 20  # bytes left to the container
+
+
+def admission(room: Room) -> Answer | None:
+    """Why nothing can be taken just now. A queued message costs disk, and memory too."""
+    if room.disk < DISK_FLOOR or room.inodes < INODE_FLOOR:
+        return later("4.3.1", "the disk is nearly full; try again later")
+    if room.memory is not None and room.memory < MEMORY_FLOOR:
+        return later("4.3.1", "memory is nearly used up; try again in a few minutes")
+    return None
+
+
+# Incoming mail
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What chasquid found out about one DKIM signature (RFC 8601 2.7.1)."""
+
+    result: str
+    domain: str
+    part: str = ""  # the first characters of its b=
+    reason: str = ""
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it could not be told. chasquid calls a REFUSED of the resolver permanent."""
+        return self.result == "temperror" or (
+            self.result == "permerror"
+            and self.reason.startswith("lookup ")
+            and not self.reason.endswith("no such host")
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """What chasquid found out about an incoming message."""
+
+    spf: str = ""
+    spf_reason: str = ""
+    signatures: tuple[Signature, ...] = ()
+
+    @property
+    def spf_unknown(self) -> bool:
+        return self.spf == "temperror" or (
+            self.spf == "permerror" and self.spf_reason.startswith("lookup ")
+        )
+
+
+_RESULTS = b"Authentication-Results: "
+_SPF = re.compile(r";spf=([a-z]+) \((.*)\)", re.DOTALL)
+_DKIM = re.compile(
+    r";dkim=(?P<result>[a-z]+)(?:  reason=\"(?P<reason>(?:[^\"\\]|\\.)*)\")?"
+    r"(?:  header\.b=(?P<b>[A-Za-z0-9+/=]{1,12}))?  header\.d=(?P<d>[A-Za-z0-9._-]+)"
+)
+
+
+def results(section: bytes) -> Results:
+    """What chasquid wrote on top of a message (internal/smtpsrv/conn.go, addReceivedHeader).
+
+    Only the very first header is its own for certain; in any other place it may be the sender's.
+    """
+    if not section.startswith(_RESULTS):
+        return Results()
+    end = re.search(rb"\n(?![ \t])", section)
+    value = section[len(_RESULTS) : end.start() if end else len(section)]
+    clauses: list[str] = []
+    for line in value.decode(errors="replace").split("\r\n\t"):
+        if line.startswith(";") or not clauses:
+            clauses.append(line)
+        else:
+            clauses[-1] += line
+    found = Results()
+    for clause in clauses[1:]:
+        clause = clause.rstrip("\r\n")
+        if (match := _SPF.fullmatch(clause)) and not found.spf:
+            found = replace(found, spf=match[1], spf_reason=match[2])
+        elif match := _DKIM.fullmatch(clause):
+            signature = Signature(
+                match["result"], match["d"].lower(), match["b"] or "", match["reason"] or ""
+            )
+            found = replace(found, signatures=(*found.signatures, signature))
+    return found
+
+
+def incoming(rules: Rules, envelope: Envelope, section: bytes) -> Answer:
+    """Whether mail from outside may say that it is from a domain served here.
+
+    It may if SPF passed for that domain, or a signature of that domain verified, as DMARC asks
+    (RFC 7489 3.1, relaxed): another service that the owner lets send, a list that changed nothing.
+    """
+    ours = rules.domains | {rules.host}
+    values = [item.value for item in header.lenient(section) if item.name == "from"]
+    if sum(map(len, values)) > header.MAX_VALUE:
+        return refuse("5.6.0", f"more than {header.MAX_VALUE // 1024} KiB of From")
+    named: set[Domain] = set()
+    for value in values:
+        named |= _claimed(value)
+    claimed = sorted(named & ours)
+    if not claimed:
+        return accept("it is not from here, and does not say so")
+    if envelope.from_here:
+        return accept("it is from this machine")
+    if len(values) > 1:
+        return refuse("5.7.1", f"more than one From header, and one names {claimed[0]}")
+    found = results(section)
+    verdicts = [_aligned(Domain(name), envelope, found, section) for name in claimed]
+    wrong = [item for item in verdicts if item.code is Code.REFUSE]
+    waits = [item for item in verdicts if item.code is Code.LATER]
+    return (wrong or waits or verdicts)[0]
+
+
+def _claimed(value: bytes) -> frozenset[Domain]:
+    try:
+        return frozenset(item.domain for item in header.mailboxes(value))
+    except HeaderError:
+        return header.domains_named(value)
+
+
+def _aligned(name: Domain, envelope: Envelope, found: Results, section: bytes) -> Answer:
+    by_spf = _related(_domain_of(envelope.sender), name)
+    if envelope.spf and by_spf:
+        return accept(f"SPF passes for {name}")
+    signatures = [item for item in found.signatures if _related(item.domain, name)]
+    for item in signatures:
+        if item.result == "pass" and not _is_partial(item, section):
+            return accept(f"a DKIM signature of {item.domain} verifies")
+    if (by_spf and found.spf_unknown) or any(item.unknown for item in signatures):
+        return later("4.7.5", f"DNS could not say whether this is from {name}; try again later")
+    return refuse(
+        "5.7.1",
+        f"From names {name}, which is served here, but neither SPF nor a DKIM signature says that "
+        "it is from there; to send from here, log in",
+    )
+
+
+def _domain_of(address: str) -> str:
+    try:
+        return canonical(address).rpartition("@")[2]
+    except ValueError:
+        return ""
+
+
+def _related(one: str, other: Domain) -> bool:
+    """Relaxed alignment (RFC 7489 3.1): the same organizational domain."""
+    if one == other:
+        return True
+    try:
+        return organizational_domain(Domain.parse(one)) == organizational_domain(other)
+    except ValueError:
+        return False
+
+
+def _is_partial(signature: Signature, section: bytes) -> bool:
+    """Whether it signs but a part of the body (l=), behind which anybody may write (RFC 6376
+    8.2)."""
+    for item in header.lenient(section):
+        if item.name == "dkim-signature":
+            tags = re.sub(r"[ \t\r\n]", "", item.value.decode(errors="replace")).split(";")
+            values = dict(tag.partition("=")[::2] for tag in tags)
+            if values.get("b", "").startswith(signature.part) and "l" in values:
+                return True
+    return False
+
+
+def decide(rules: Rules, envelope: Envelope, section: bytes) -> Answer:
+    """What a message alone says: all but limits, pause and admission."""
+    if len(section) > header.MAX_HEADER:
+        text = f"the header section is larger than {header.MAX_HEADER // 1024} KiB"
+        return refuse("5.6.0", text, counts=bool(envelope.login))
+    if envelope.login:
+        return submission(rules, envelope, section)
+    return incoming(rules, envelope, section)

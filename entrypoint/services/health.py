@@ -1,0 +1,88 @@
+"""Whether mail is served: for Docker's health check and for `status`. Reads no settings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from entrypoint.common import rpc
+from entrypoint.common.paths import Paths
+
+_TIMEOUT = 3.0  # seconds; Docker waits for five
+_BEHIND = 60.0  # seconds that an event may wait to be stored
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that PID 1 keeps running; `since` when it is in that state, seconds since 1970."""
+
+    name: str
+    state: str  # in supervisord's words, lower case: running, starting, backoff, fatal …
+    since: float
+
+
+@dataclass(frozen=True)
+class Health:
+    """`problems`: mail is not served, or something that is served is broken. `notes` say what
+    else is wrong, which mail does not need. `holder` is the socket holder's answer, empty without
+    one. `started` is PID 1's start in seconds since 1970, 0 if that is not known."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    holder: dict[str, Any] = field(default_factory=dict)
+    programs: tuple[Program, ...] = ()
+    started: float = 0.0
+
+
+def look(paths: Paths, now: float) -> Health:
+    started, programs = _programs(paths)
+    problems: list[str] = []
+    holder: dict[str, Any] = {}
+    try:
+        holder = rpc.request(paths.holder_socket, "status", timeout=_TIMEOUT)
+    except rpc.UnreachableError as error:
+        problems.append(f"the mail server does not answer: {error}")
+    else:
+        if not holder.get("ready"):
+            problems.append(f"chasquid is not running; it said last: {holder.get('last_words')}")
+    try:
+        problems += json.loads(paths.problems.read_text())
+    except FileNotFoundError:
+        problems.append("starting: the keeper has not looked yet")
+    return Health(
+        problems=tuple(problems),
+        notes=tuple(_notes(programs, holder.get("events") or {}, now)),
+        holder=holder,
+        programs=programs,
+        started=started,
+    )
+
+
+def _programs(paths: Paths) -> tuple[float, tuple[Program, ...]]:
+    try:
+        content = json.loads(paths.programs.read_text())
+        return float(content["started"]), tuple(
+            Program(name, str(item["state"]), float(item["since"]))
+            for name, item in content["programs"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0, ()
+
+
+def _notes(programs: tuple[Program, ...], events: dict[str, Any], now: float) -> list[str]:
+    """What is wrong with the history of mail."""
+    notes = [
+        f"{item.name} cannot be kept running: no history is kept (docker logs mail has the reason)"
+        for item in programs
+        if item.state == "fatal" and item.name == "recorder"
+    ]
+    oldest = events.get("oldest")
+    if not notes and oldest is not None and now - oldest > _BEHIND:
+        notes.append(
+            f"{events.get('waiting')} events wait to be stored, the oldest since "
+            f"{now - oldest:.0f} s (docker logs mail has the reason)"
+        )
+    if events.get("dropped"):
+        notes.append(f"{events['dropped']} events are missing from the history; the log has them")
+    return notes

@@ -1,0 +1,629 @@
+"""What is on the volume: the only reader of /data, apart from locks and Maildirs.
+
+A file that people edit and that is broken never stops anything: its last good copy serves, and a
+finding says which line is wrong.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from entrypoint.chasquid import aliases, userdb
+from entrypoint.common.findings import Finding, Level
+from entrypoint.common.names import Domain, Selector, shown
+from entrypoint.common.paths import Paths
+from entrypoint.keys import certs, dkim
+from entrypoint.policy import grants
+from entrypoint.settings import acmehooks
+
+_T = TypeVar("_T")
+
+_EMPTY = "the file is empty; if it shall hold nothing, write a comment into it, such as # none"
+_MAX_FILE = 16 * 1024 * 1024  # bytes of a file that people edit: some 50,000 users
+
+
+@dataclass(frozen=True)
+class DomainState:
+    """One domain's own files, as they serve: valid, or the last good copy."""
+
+    users: userdb.Users = field(default_factory=dict)
+    aliases: aliases.Aliases = field(default_factory=dict)
+    # The file of the aliases as it is written; empty if it is not what serves.
+    aliases_text: str = field(default="", repr=False)
+    senders: grants.Senders = field(default_factory=dict)
+    keys: tuple[dkim.DkimKey, ...] = ()
+    # Selectors that are taken, by usable keys or not; and those of keys that cannot be used: a
+    # damaged key is no reason for a new one.
+    selectors: frozenset[str] = frozenset()
+    damaged: frozenset[str] = frozenset()
+    # Keys that must not sign before DNS shows them, and those that did, with when they stopped.
+    pending: tuple[dkim.DkimKey, ...] = ()
+    retired: tuple[tuple[dkim.DkimKey, datetime], ...] = ()
+    # acme.env: the DNS provider of this domain, where it is not the common one.
+    provider: Mapping[str, str] = field(default_factory=dict, repr=False)
+    # Names of files (`users`, `aliases`, `senders`) that are broken: what serves is the last good
+    # copy. And of those that are there and valid, if only to say that there is nobody.
+    broken: frozenset[str] = frozenset()
+    present: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Issue:
+    """What is remembered of the issuing of one certificate. Times are seconds since 1970.
+
+    `identity` is of the request that the certificate in place answers. `begun` is of a try that
+    has not ended. `asked` is a digest of the request that failed: the wait is for that one alone.
+    `window` is the renewal window that the authority suggested, for the certificate
+    with `fingerprint`.
+    """
+
+    identity: str = ""
+    issued: float = 0.0
+    begun: float = 0.0
+    failures: int = 0
+    next_try: float = 0.0
+    asked: str = ""
+    error: str = ""
+    fix: str = ""
+    fingerprint: str = ""
+    window: tuple[float, float] | None = None
+    window_asked: float = 0.0
+
+
+@dataclass(frozen=True)
+class State:
+    domains: Mapping[Domain, DomainState] = field(default_factory=dict)
+    # By the name of their folder.
+    certificates: Mapping[Domain, certs.Certificate] = field(default_factory=dict)
+    self_signed: certs.Certificate | None = None
+    issues: Mapping[Domain, Issue] = field(default_factory=dict)
+    # When credentials were made, by login, in seconds since 1970; none of those made by hand.
+    created: Mapping[str, float] = field(default_factory=dict)
+    # Mail exchangers of domains that receive elsewhere; a missing domain was never looked up.
+    exchangers: Mapping[Domain, tuple[Domain, ...]] = field(default_factory=dict)
+    # Every selector that a key ever had, also of keys that are no more: whoever has looked a name
+    # up in DNS may remember the old key.
+    selectors: Mapping[Domain, frozenset[str]] = field(default_factory=dict)
+    # Log-ins that a verb made for itself and that have not expired: served, and never kept.
+    lent: Mapping[Domain, userdb.Users] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    def domain(self, domain: Domain) -> DomainState:
+        return self.domains.get(domain, DomainState())
+
+
+def load(paths: Paths) -> State:
+    """Never raises for the content of a file; OSError only if the volume itself cannot be read."""
+    findings: list[Finding] = []
+    domains = {}
+    for folder in _folders(paths.domains):
+        try:
+            domain = Domain.parse(folder.name)
+        except ValueError as error:
+            findings.append(Finding("domain-folder", Level.WARN, f"{folder}: {error}"))
+            continue
+        if domain != folder.name:
+            text = f"{folder} is not looked at: the folder of that domain is called {domain}."
+            findings.append(Finding("domain-folder", Level.WARN, text, f"rename it to {domain}"))
+            continue
+        domains[domain] = _domain(paths, domain, findings)
+    return State(
+        domains=domains,
+        certificates=_certificates(paths, findings),
+        self_signed=_self_signed(paths),
+        issues=_issues(paths),
+        created=_created(paths),
+        exchangers=_exchangers(paths),
+        selectors=_selectors(paths, domains),
+        lent=_lent(paths),
+        findings=tuple(findings),
+    )
+
+
+def _folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(item for item in path.iterdir() if item.is_dir() and item.name[0] != ".")
+
+
+def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainState:
+    folder, good = paths.domain(domain), paths.good / domain
+
+    broken, present = set(), set()
+
+    def read(name: str, parse: Callable[[str], Mapping[str, _T]]) -> Mapping[str, _T]:
+        before = len(findings)
+        path, copy = folder / name, good / name
+
+        def held() -> bool:
+            try:
+                return bool(parse(_text(copy.read_bytes())))
+            except (OSError, ValueError):
+                return False
+
+        def checked(raw: bytes) -> Mapping[str, _T]:
+            text = _text(raw)
+            if not text.strip() and held():
+                msg = _EMPTY
+                raise ValueError(msg)
+            return parse(text)
+
+        # Some editors save by removing the file, or all that is in it, first; and neither is a wish
+        # if it was an accident. What is meant can be said by a comment. The verbs take the last
+        # line out with the good copy.
+        needed = not path.exists() and held()
+        value: Mapping[str, _T] = _edited(path, copy, checked, {}, findings, needed=needed)
+        if len(findings) > before:
+            broken.add(name)
+        elif path.exists():
+            present.add(name)
+        return value
+
+    keys, selectors, damaged = [], set(), set()
+    # Also those that are gone but for their good copy: a key is given up on purpose or not at all.
+    names = {path.name for place in (folder, good) for path in place.glob("dkim:*.pem")}
+    for path in (folder / name for name in sorted(names)):
+        try:
+            selector = dkim.selector_of(path.name)
+        except ValueError as error:
+            findings.append(
+                Finding("dkim-name", Level.FAIL, f"{_shown(path)}: {error}", "rename it")
+            )
+            continue
+        if selector is None:
+            continue
+        selectors.add(str(selector))
+
+        def parse(raw: bytes, selector: Selector = selector) -> dkim.DkimKey | None:
+            return dkim.load(selector, raw)
+
+        copy = good / dkim.file_name(selector)
+        key = _edited(path, copy, parse, None, findings, needed=True)
+        if key:
+            keys.append(key)
+        else:
+            damaged.add(str(selector))
+    pending = _keys(paths.pending(domain), findings)
+    retired = _keys(paths.retired(domain), findings)
+    selectors |= {str(key.selector) for key, _ in (*pending, *retired)}
+    users: userdb.Users = read("users", userdb.parse)
+    texts = []
+
+    def parse_aliases(text: str) -> aliases.Aliases:
+        texts.append(text)
+        return aliases.parse(text, domain)
+
+    rules: aliases.Aliases = read("aliases", parse_aliases)
+    allowed: grants.Senders = read("senders", grants.parse)
+    return DomainState(
+        provider=_provider(folder / "acme.env", findings),
+        users=users,
+        aliases=rules,
+        aliases_text="".join(texts) if "aliases" in present else "",
+        senders=allowed,
+        keys=tuple(keys),
+        pending=tuple(key for key, _ in pending),
+        retired=tuple((key, when) for key, when in retired if when),
+        selectors=frozenset(selectors),
+        damaged=frozenset(damaged),
+        broken=frozenset(broken),
+        present=frozenset(present),
+    )
+
+
+@dataclass(frozen=True)
+class Loan:
+    """A log-in for a moment. `until` is in seconds of time.monotonic(), which all processes share,
+    and which goes with the folder when the machine or the container starts anew."""
+
+    domain: Domain
+    users: userdb.Users
+    until: float
+
+    @property
+    def expired(self) -> bool:
+        return time.monotonic() >= self.until
+
+    def dump(self) -> bytes:
+        text = userdb.render(self.users)
+        return json.dumps({"domain": self.domain, "users": text, "until": self.until}).encode()
+
+    @classmethod
+    def load(cls, raw: bytes) -> Loan:
+        """Raises ValueError, KeyError or TypeError for what dump did not make."""
+        content = json.loads(raw)
+        users = userdb.parse(content["users"])
+        return cls(Domain.parse(content["domain"]), users, float(content["until"]))
+
+
+def loans(paths: Paths) -> dict[Path, Loan | None]:
+    """What is lent, by its file; None for a file that makes no sense."""
+    found: dict[Path, Loan | None] = {}
+    for path in sorted(paths.lent.glob("*.json")):
+        try:
+            found[path] = Loan.load(path.read_bytes())
+        except FileNotFoundError:
+            continue  # taken back meanwhile
+        except (OSError, ValueError, KeyError, TypeError):
+            found[path] = None
+    return found
+
+
+def _lent(paths: Paths) -> Mapping[Domain, userdb.Users]:
+    users: dict[Domain, dict[str, userdb.Secret]] = {}
+    for loan in loans(paths).values():
+        if loan and not loan.expired:
+            users.setdefault(loan.domain, {}).update(loan.users)
+    return users
+
+
+# How a retired key's file is called: when, and the name that it had.
+_RETIRED = re.compile(r"(?P<when>\d{8}T\d{6}Z)\.(?P<name>dkim:.+\.pem)")
+_WHEN = "%Y%m%dT%H%M%SZ"
+
+
+def retired_name(key: dkim.DkimKey, when: datetime) -> str:
+    return f"{when.astimezone(UTC).strftime(_WHEN)}.{key.file_name}"
+
+
+def _keys(folder: Path, findings: list[Finding]) -> list[tuple[dkim.DkimKey, datetime | None]]:
+    """The keys of a rotation's folder; a damaged one is told, and counts as none."""
+    found: list[tuple[dkim.DkimKey, datetime | None]] = []
+    if not folder.is_dir():
+        return found
+    for path in sorted(folder.glob("*.pem")):
+        match = _RETIRED.fullmatch(path.name)
+        try:
+            when = datetime.strptime(match["when"], _WHEN).replace(tzinfo=UTC) if match else None
+            selector = dkim.selector_of(match["name"] if match else path.name)
+            if selector:
+                found.append((dkim.load(selector, path.read_bytes()), when))
+        except (OSError, ValueError) as error:
+            text = f"{_shown(path)}: {error}"
+            findings.append(Finding("broken-dkim", Level.WARN, text, "remove it", str(path)))
+    return found
+
+
+def _provider(path: Path, findings: list[Finding]) -> dict[str, str]:
+    try:
+        return acmehooks.parse_environment(_text(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        reason = str(error)
+    findings.append(
+        Finding(
+            "broken-acme-env",
+            Level.WARN,
+            f"{_shown(path)}: {reason}. The certificate cannot be renewed until it is mended.",
+            "mend the file",
+            str(path),
+        )
+    )
+    return {}
+
+
+def _text(raw: bytes) -> str:
+    if raw.startswith(codecs.BOM_UTF8):
+        msg = "line 1: it begins with a byte order mark; save it as UTF-8 without one"
+        raise ValueError(msg)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        msg = f"line {line}: not UTF-8 text"
+        raise ValueError(msg) from None
+
+
+def _edited(
+    path: Path,
+    good: Path,
+    parse: Callable[[bytes], _T],
+    empty: _T,
+    findings: list[Finding],
+    *,
+    needed: bool = False,
+) -> _T:
+    """What `path` holds; if that is broken (or, if `needed`, gone), what `good` held, and a
+    finding."""
+    gone = False
+    try:
+        return parse(_content(path))
+    except FileNotFoundError:
+        if path.is_symlink():
+            reason = "is a link to nothing"
+        elif needed:
+            reason, gone = "is gone", True
+        else:
+            return empty
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        reason = str(error)
+    try:
+        fallback, serves = parse(good.read_bytes()), "the last good copy serves"
+        back = f"cp {_shown(good)} {_shown(path)}"
+        fix = f"put it back: {back}" if gone else f"mend the file, or go back: {back}"
+        if gone:
+            fix += "" if path.name.startswith("dkim:") else f"; {_IF_MEANT}"
+    except (OSError, ValueError):
+        fallback, serves = empty, "nothing of it is served, as there is no good copy"
+        fix = "mend the file"
+    findings.append(
+        Finding(
+            f"broken-{path.name.partition(':')[0]}",
+            Level.FAIL,
+            f"{_shown(path)}: {reason}. Until it is mended {serves}.",
+            fix,
+            str(path),
+        )
+    )
+    return fallback
+
+
+# How to say that a file of people's should hold nothing.
+_IF_MEANT = "if it shall hold nothing, put a file with the line # none there"
+
+
+def _content(path: Path) -> bytes:
+    """What a file of people's holds; never waits for it. Raises OSError and ValueError."""
+    with open(path, "rb", opener=_without_waiting) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            msg = "is not a plain file"
+            raise ValueError(msg)
+        content = stream.read(_MAX_FILE + 1)
+    if len(content) > _MAX_FILE:
+        msg = f"is larger than {_MAX_FILE // 1024 // 1024} MB"
+        raise ValueError(msg)
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A FIFO is opened before it has a writer; for other files it makes no difference."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _shown(path: Path) -> str:
+    """A path below /data as its owner sees it, beside compose.yaml: `data/…`."""
+    parts = path.parts
+    return "/".join(parts[parts.index("data") :]) if "data" in parts else str(path)
+
+
+def _certificates(paths: Paths, findings: list[Finding]) -> dict[Domain, certs.Certificate]:
+    """What acme.sh, or the owner, put into certs/; a damaged pair's last good copy."""
+    found = {}
+    for folder in _folders(paths.certs):
+        if folder.name == certs.SELF_SIGNED:
+            continue
+        try:
+            name = Domain.parse(folder.name)
+        except ValueError:
+            continue
+        good = paths.good / "certs" / name
+        try:
+            found[name] = _pair(folder)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            serves = "nothing of it is served"
+            with suppress(OSError, ValueError):
+                found[name] = _pair(good)
+                serves = "the last good copy serves"
+            findings.append(
+                Finding(
+                    "broken-certificate",
+                    Level.FAIL,
+                    f"{_shown(folder)}: {error}. Until it is mended {serves}.",
+                    f"have it issued again: docker exec mail renew-cert {name} --force",
+                    name,
+                )
+            )
+    return found
+
+
+def _pair(folder: Path) -> certs.Certificate:
+    return certs.load((folder / certs.CHAIN).read_bytes(), (folder / certs.KEY).read_bytes())
+
+
+def _self_signed(paths: Paths) -> certs.Certificate | None:
+    try:
+        return _pair(paths.certs / certs.SELF_SIGNED)
+    except (OSError, ValueError):
+        return None  # it is worth nothing: a new one is made
+
+
+def _issues(paths: Paths) -> dict[Domain, Issue]:
+    found = {}
+    for path in paths.issues.glob("*.json"):
+        # A memory that cannot be read is none: the worst is one try too many.
+        with suppress(OSError, ValueError, TypeError):
+            found[Domain.parse(path.stem)] = load_issue(path.read_text())
+    return found
+
+
+def load_issue(text: str) -> Issue:
+    """Raises ValueError or TypeError if it is not what dump_issue wrote."""
+    content = json.loads(text)
+    window = content.pop("window", None)
+    return Issue(**content, window=(float(window[0]), float(window[1])) if window else None)
+
+
+def dump_issue(issue: Issue) -> str:
+    return json.dumps(asdict(issue), indent=1)
+
+
+def _exchangers(paths: Paths) -> dict[Domain, tuple[Domain, ...]]:
+    try:
+        content = json.loads(paths.mx.read_text())
+        return {
+            Domain.parse(domain): tuple(Domain.parse(server) for server in servers)
+            for domain, servers in content.items()
+        }
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}  # a cache: looked up again
+
+
+def _selectors(paths: Paths, domains: Mapping[Domain, DomainState]) -> dict[Domain, frozenset[str]]:
+    """Those of the keys that are there, and those that are remembered."""
+    found = {domain: have.selectors for domain, have in domains.items()}
+    try:
+        for name, selectors in json.loads(paths.selectors.read_text()).items():
+            domain = Domain.parse(name)
+            known = frozenset(Selector.parse(selector) for selector in selectors)
+            found[domain] = found.get(domain, frozenset()) | known
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass  # damaged, or not there yet: what is left of it is written anew
+    return found
+
+
+def _created(paths: Paths) -> dict[str, float]:
+    try:
+        content = json.loads(paths.created.read_text())
+        return {str(login): float(when) for login, when in content.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}  # a memory that cannot be read is none
+
+
+def unserved(state: State, served: tuple[Domain, ...]) -> tuple[Finding, ...]:
+    """Findings for domains that have a folder but are not among MAIL_DOMAINS."""
+    return tuple(
+        Finding(
+            "unserved-domain",
+            Level.WARN,
+            f"data/domains/{domain} exists, but {shown(domain)} is not one of MAIL_DOMAINS: its "
+            "users cannot log in and its mail is refused.",
+            f"add {domain} to MAIL_DOMAINS in .env, or remove the folder",
+            domain,
+        )
+        for domain in state.domains
+        if domain not in served
+    )
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A file of the owner's, byte for byte."""
+
+    content: bytes = field(repr=False)
+    executable: bool = False
+
+
+BACKED_UP = ("domains", "certs", "acme", "reload")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_~*+=@:,-][A-Za-z0-9_.~*+=@:,-]{0,200}")
+_MAX_OWNED = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is not in the backup, by its path below /data. `broken`: it makes no sense, or
+    cannot be read, or is a DKIM key that is gone: what an earlier backup has of it stays there."""
+
+    name: str
+    reason: str
+    broken: bool = False
+
+
+def owned(paths: Paths) -> tuple[dict[str, Owned], tuple[LeftOut, ...]]:
+    """The owner's files by their path below /data, and which are left out.
+
+    Of what is broken the last good copy stands in, which is what serves.
+    """
+    found: dict[str, Owned] = {}
+    left_out: list[LeftOut] = []
+    for path in sorted(item for name in BACKED_UP for item in (paths.data / name).rglob("*")):
+        parts = path.relative_to(paths.data).parts
+        if any(part.startswith(".") for part in parts):
+            continue  # what is being written, or was when something was killed
+        name = "/".join(parts)
+        if path.is_symlink():
+            left_out.append(LeftOut(name, "it is a link"))
+        elif path.is_dir():
+            continue
+        elif not all(_PLAIN_NAME.fullmatch(part) for part in parts):
+            reason = "its name holds a character that is none of A-Z a-z 0-9 ._~*+=@:,-"
+            left_out.append(LeftOut(name, reason))
+        else:
+            try:
+                status = path.stat()
+                if status.st_size > _MAX_OWNED:
+                    left_out.append(LeftOut(name, f"it is larger than {_MAX_OWNED >> 20} MB"))
+                    continue
+                found[name] = Owned(path.read_bytes(), bool(status.st_mode & 0o100))
+            except FileNotFoundError:
+                continue  # gone meanwhile
+            except OSError as error:
+                reason = f"it cannot be read: {error.strerror}"
+                left_out.append(LeftOut(name, reason, broken=True))
+    for name, reason in broken_files(found).items():
+        del found[name]
+        left_out.append(LeftOut(name, reason, broken=True))
+    for name, content in _good_copies(paths).items():
+        is_key = name.startswith("domains/") and "/dkim:" in name
+        if name not in found and (is_key or any(item.name == name for item in left_out)):
+            found[name] = Owned(content)
+            left_out.append(LeftOut(name, "its last good copy serves", broken=True))
+    return found, tuple(left_out)
+
+
+def _good_copies(paths: Paths) -> dict[str, bytes]:
+    """The last good copies, by the path below /data of what they are copies of."""
+    found = {}
+    for path in sorted(paths.good.rglob("*")):
+        parts = path.relative_to(paths.good).parts
+        if path.is_file() and not any(part.startswith(".") for part in parts):
+            name = "/".join(parts if parts[0] == "certs" else ("domains", *parts))
+            with suppress(OSError):
+                found[name] = path.read_bytes()
+    return found
+
+
+def broken_files(files: Mapping[str, Owned]) -> dict[str, str]:
+    """The owner's files that make no sense, and why."""
+    found = {}
+    for name, file in files.items():
+        if reason := problem(name, file.content):
+            found[name] = reason
+    for name in files:
+        if name.startswith("certs/") and name.endswith(f"/{certs.CHAIN}"):
+            key = name.removesuffix(certs.CHAIN) + certs.KEY
+            try:
+                certs.load(files[name].content, files[key].content if key in files else b"")
+            except ValueError as error:
+                found |= {item: str(error) for item in (name, key) if item in files}
+    return found
+
+
+def problem(name: str, content: bytes) -> str:
+    """What is wrong with an owner's file by its path below /data; an empty string if nothing."""
+    parts = name.split("/")
+    try:
+        if parts[0] != "domains" or len(parts) < 3:
+            return ""
+        domain = Domain.parse(parts[1])
+        if parts[2:] == ["users"]:
+            userdb.parse(_text(content))
+        elif parts[2:] == ["aliases"]:
+            aliases.parse(_text(content), domain)
+        elif parts[2:] == ["acme.env"]:
+            acmehooks.parse_environment(_text(content))
+        else:
+            match = _RETIRED.fullmatch(parts[-1])
+            selector = dkim.selector_of(match["name"] if match else parts[-1])
+            if selector:
+                dkim.load(selector, content)
+    except ValueError as error:
+        return str(error)
+    return ""

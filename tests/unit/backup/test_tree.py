@@ -1,0 +1,213 @@
+"""What a backup holds, what is a secret, and what a change is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from entrypoint.backup import tree as archive
+from entrypoint.backup.tree import Change, Group, Item
+from entrypoint.chasquid import userdb
+from entrypoint.chasquid.userdb import Denied, Scrypt
+from entrypoint.common.errors import UserError
+from entrypoint.keys.dkim import Algorithm
+from entrypoint.settings import model
+from entrypoint.settings.model import Given
+from entrypoint.state.load import Owned
+from tests.unit.kit import asked, key_pem
+
+D = "domains/example.com"
+USERS = userdb.render({"i": Scrypt.of("secret-one", 1), "you": Denied()}).encode()
+FILES = {
+    f"{D}/users": Owned(USERS),
+    f"{D}/aliases": Owned(b"# mine\nsales: i\n"),
+    f"{D}/acme.env": Owned(b"CF_Token=hunter2\n"),
+    f"{D}/dkim:k1r.pem": Owned(key_pem(Algorithm.RSA)),
+    f"{D}/dkim/pending/dkim:k2e.pem": Owned(key_pem(Algorithm.ED25519)),
+    f"{D}/dkim/retired/20260101T000000Z.dkim:k0r.pem": Owned(key_pem(Algorithm.RSA)),
+    "acme/example.com/account.conf": Owned(b"SAVED_CF_Token='hunter2'\n"),
+    "acme/example.com/example.com_ecc/fullchain.cer": Owned(b"-----BEGIN CERTIFICATE-----\n"),
+    "acme/example.com/ca/x/strange.cer": Owned(b"-----BEGIN EC PRIVATE KEY-----\n"),
+    "reload/tell": Owned(b"#!/bin/sh\n", executable=True),
+}
+RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+
+
+@pytest.fixture
+def tree() -> dict[str, Item]:
+    return archive.build(asked(DMARC_POLICY="reject"), FILES, recipients=[RECIPIENT])
+
+
+def test_what_is_not_known_to_be_harmless_is_a_secret(tree: dict[str, Item]) -> None:
+    clear = {path for path, item in tree.items() if not item.secret}
+    assert clear == {
+        f"data/{D}/aliases", "data/acme/example.com/example.com_ecc/fullchain.cer",
+        "overview/example.com/users", "overview/example.com/dkim",
+        "settings.env", "backup.json", "README.md",
+    }  # fmt: skip
+    for path in clear:
+        for secret in (b"hunter2", b"PRIVATE KEY", b"scrypt"):
+            assert secret not in tree[path].content
+
+
+def test_the_overview_is_for_people(tree: dict[str, Item]) -> None:
+    users = tree["overview/example.com/users"].content.decode()
+    assert users == "i@example.com\nyou@example.com\n"
+    lines = tree["overview/example.com/dkim"].content.decode().splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["active", "k1r"], ["pending", "k2e"], ["retired", "k0r"],
+    ]  # fmt: skip
+    assert all("v=DKIM1" in line for line in lines)
+
+
+def test_it_goes_back_as_it_was(tree: dict[str, Item]) -> None:
+    assert archive.files_of(tree) == FILES
+    assert archive.problems(tree) == []
+    about = archive.about(tree["backup.json"].content)
+    assert (about.host, about.recipients) == ("smtp.example.com", (RECIPIENT,))
+
+
+def test_what_is_wrong_is_told_all_at_once(tree: dict[str, Item]) -> None:
+    tree[f"data/{D}/aliases"] = Item(b"a: b: c\n")
+    tree[f"data/{D}/dkim:k1r.pem"] = Item(key_pem(Algorithm.ED25519))
+    tree["data/certs/x.example/fullchain.pem"] = Item(b"junk")
+    found = archive.problems(tree)
+    assert [text.partition(": ")[0] for text in found[:2]] == [
+        "data/certs/x.example/fullchain.pem", f"data/{D}/aliases",
+    ]  # fmt: skip
+    assert "overview/example.com/dkim does not agree" in found[2]
+
+
+@pytest.mark.parametrize("path", ["data/../etc/passwd", "data/state/x", "data/domains/../../x"])
+def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match="in no folder that a backup has"):
+        archive.files_of({path: Item(b"")})
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[]", b'{"format": 2}', b"\xff"])
+def test_what_is_no_backup(content: bytes | None) -> None:
+    with pytest.raises(UserError):
+        archive.about(content)
+
+
+# --- subjects
+
+
+def users(before: bytes, after: bytes, *parts: str) -> str:
+    return archive.subject(
+        Group("users", "example.com"),
+        [
+            Change("overview/example.com/users", before, after),
+            Change(f"data/{D}/users", None, None, parts=parts),
+        ],
+    )
+
+
+def test_subjects_of_users() -> None:
+    one, two = b"i@example.com\n", b"i@example.com\nyou@example.com\n"
+    assert users(one, two, "you") == "users: add you@example.com"
+    assert users(two, one) == "users: remove you@example.com"
+    only = [Change(f"data/{D}/users", None, None, parts=("i",))]
+    group = Group("users", "example.com")
+    assert archive.subject(group, only) == "users: new password for i@example.com"
+    assert users(two, one, "i") == "users: remove you@example.com, new password for i@example.com"
+    many = b"".join(b"u%d@example.com\n" % number for number in range(9))
+    assert users(b"", many).endswith("add u5@example.com and 3 more")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "subject"),
+    [
+        (b"", b"a: i\n", "add a@example.com"),
+        (b"a: i\n", b"", "remove a@example.com"),
+        (b"a: i\n", b"a: you\nb: i\n", "add b@example.com, change a@example.com"),
+        (b"a: i\n", b"# a word\na: i\n", "change example.com"),
+        (None, b"*: i\n", "add *@example.com"),
+    ],
+)
+def test_subjects_of_aliases(before: bytes | None, after: bytes, subject: str) -> None:
+    change = Change(f"data/{D}/aliases", before, after)
+    group = Group("aliases", "example.com")
+    assert archive.subject(group, [change]) == f"aliases: {subject}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "subject"),
+    [
+        ("active a x", "active a x\npending b x", "new key b of example.com waits for DNS"),
+        (
+            "active a x\npending b x", "active b x\nretired a x",
+            "a of example.com retired, b of example.com signs",
+        ),
+        ("active b x\nretired a x", "active b x", "remove a of example.com"),
+        ("", "active a x", "new key a of example.com signs"),
+    ],
+)  # fmt: skip
+def test_subjects_of_keys(before: str, after: str, subject: str) -> None:
+    change = Change("overview/example.com/dkim", before.encode(), after.encode())
+    assert archive.subject(Group("dkim", "example.com"), [change]) == f"dkim: {subject}"
+
+
+def test_subjects_of_certificates() -> None:
+    group = Group("certs", "example.com")
+    chain = "data/certs/example.com/fullchain.pem"
+    home = Change("data/acme/example.com/account.conf", None, None)
+    assert archive.subject(group, [home]) == "certs: ACME account of example.com"
+    assert archive.subject(group, [home, Change(chain, b"1", b"2")]) == "certs: renew example.com"
+    added = [Change(chain, None, b"2", added=True)]
+    assert archive.subject(group, added) == "certs: add example.com"
+
+
+def test_subjects_of_settings() -> None:
+    before = b"# The settings\nA=1\nB=2\n# T: secret\n"
+    after = b"# The settings\nA=1\nB=3\n# T: secret\n# U: secret\n"
+    clear = Change("settings.env", before, after)
+    assert archive.subject(Group("settings"), [clear]) == "settings: set B, set U"
+    secret = Change("settings.secrets", None, None, parts=("T",))
+    assert archive.subject(Group("settings"), [secret]) == "settings: new T"
+    gone = Change("settings.env", after, before)
+    assert archive.subject(Group("settings"), [gone]) == "settings: set B, remove U"
+
+
+def test_every_path_of_a_tree_has_a_noun(tree: dict[str, Item]) -> None:
+    nouns = {archive.group_of(path).noun for path in tree}
+    assert nouns == {"users", "aliases", "acme", "dkim", "certs", "reload", "settings", "backup"}
+
+
+# --- the settings, back
+
+
+def given(**values: str) -> tuple[Given, ...]:
+    return tuple(Given(name, value, secret=False) for name, value in values.items())
+
+
+def test_an_env_file_for_a_new_machine() -> None:
+    asked_for = asked(
+        PUBLIC_IPV4="203.0.113.10", PUBLIC_IPV6="none", MAIL_DOMAINS="example.com example.org",
+        ACME_EAB_KID="kid-1", ACME_EAB_HMAC_KEY="c2VjcmV0",
+    )  # fmt: skip
+    door = Given("BACKUP_GIT_KEY", "x", secret=True, file="/data/backup.key", kept=False)
+    inline = Given("BACKUP_GIT_TOKEN", "x", secret=True, kept=False)
+    asked_for = asked_for.model_copy(update={"given": (*asked_for.given, door, inline)})
+    tree = archive.build(asked_for, {}, recipients=[RECIPIENT])
+    assert "c2VjcmV0" not in tree["settings.env"].content.decode()
+    text = archive.env_file(tree, "smtp.example.com")
+    assert "\n#PUBLIC_IPV4=203.0.113.10\n" in text
+    environ = dict(
+        line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#")
+    )
+    assert environ == {
+        "MAIL_HOSTNAME": "smtp.example.com", "PUBLIC_IPV6": "none",
+        "MAIL_DOMAINS": "'example.com example.org'", "ACME_EAB_KID": "kid-1",
+        "ACME_EAB_HMAC_KEY": "c2VjcmV0", "BACKUP_GIT_KEY_FILE": "/data/backup.key",
+        "BACKUP_GIT_TOKEN_FILE": "/data/backup.token",
+    }  # fmt: skip
+    environ["MAIL_DOMAINS"] = environ["MAIL_DOMAINS"].strip("'")
+    del environ["BACKUP_GIT_KEY_FILE"], environ["BACKUP_GIT_TOKEN_FILE"]
+    assert model.load(environ).domains == asked_for.domains
+
+
+def test_values_are_quoted_for_docker_compose() -> None:
+    values = given(A="plain", B="a $b", C="it's $5", D="a\nb")
+    found = asked().model_copy(update={"given": values})
+    text = archive.build(found, {}, recipients=())["settings.env"].content.decode()
+    assert text.splitlines()[1:] == ["A=plain", "B='a $b'", 'C="it\'s \\$5"', "D=a,b"]
