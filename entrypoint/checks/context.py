@@ -19,8 +19,7 @@ from entrypoint.dns.resolver import Resolve, Resolver, Security
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import State
 from entrypoint.zone import address
-from entrypoint.zone.address import Addresses
-from entrypoint.zone.required import required
+from entrypoint.zone.required import Addresses, required
 
 # Where most of the world's mailboxes are: whoever reaches these reaches nearly everybody.
 RECEIVERS = ("gmail.com", "outlook.com", "yahoo.com", "icloud.com", "gmx.net")

@@ -17,10 +17,9 @@ from entrypoint.dns.authoritative import Ask, Authoritative
 from entrypoint.dns.echo import Echo
 from entrypoint.dns.records import Record
 from entrypoint.zone import address, judge, providers, publish, render
-from entrypoint.zone.address import Addresses
 from entrypoint.zone.judge import Status, Verdict
 from entrypoint.zone.publish import Action, Outcome, Step
-from entrypoint.zone.required import required
+from entrypoint.zone.required import Addresses, required
 
 _WAIT = 300  # seconds: most providers show a change within one minute
 _ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")

@@ -11,6 +11,7 @@ import click
 from entrypoint.accounts import permissions
 from entrypoint.chasquid.userdb import Denied
 from entrypoint.commands.context import Context
+from entrypoint.commands.options import GrantType
 from entrypoint.common import rpc
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.limit import Limit
@@ -55,9 +56,7 @@ _login = click.argument("login", type=_LoginType())
 
 @click.command("allow-sender")
 @_login
-@click.argument(
-    "addresses", type=permissions.GrantType(), nargs=-1, required=True, metavar="ADDRESS…"
-)
+@click.argument("addresses", type=GrantType(), nargs=-1, required=True, metavar="ADDRESS…")
 @click.option("--remove", is_flag=True, help="Take the permission away instead.")
 def allow_sender(login: Address, addresses: tuple[Grant, ...], remove: bool) -> None:
     """Let LOGIN send as other addresses too; '*@example.org' is any of a domain.
@@ -68,7 +67,7 @@ def allow_sender(login: Address, addresses: tuple[Grant, ...], remove: bool) -> 
     """
     context = Context.enter()
     if not remove:
-        permissions.check_served(context, addresses)
+        permissions.check_served(context.settings, addresses)
 
     def change(before: Sender) -> Sender:
         if not remove:
@@ -283,9 +282,9 @@ def _change(context: Context, login: Address, change: Callable[[Sender], Sender]
     """One login's line of the senders file, in service when this returns."""
     with context.change() as state:
         _existing(state, login)
-        found = permissions.editable(context, state, login.domain)
+        found = permissions.editable(context.paths, state, login.domain)
         after = change(found.get(login.local, Sender()))
-        permissions.keep(context, login.domain, {**found, login.local: after})
+        permissions.keep(context.paths, context.ids, login.domain, {**found, login.local: after})
     return after
 
 

@@ -16,6 +16,7 @@ from entrypoint.accounts import permissions
 from entrypoint.chasquid import userdb
 from entrypoint.chasquid.userdb import CHOSEN_LOG_N, GENERATED_LOG_N, Denied, Scrypt, Secret
 from entrypoint.commands.context import Context
+from entrypoint.commands.options import GrantType
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.names import Address, Domain, Login, Purpose
 from entrypoint.common.rpc import UnreachableError
@@ -103,7 +104,7 @@ def _password_options(command: Callable[..., None]) -> Callable[..., None]:
 @_name
 @click.option(
     "--may-send",
-    type=permissions.GrantType(),
+    type=GrantType(),
     multiple=True,
     help="Another address that it may send as, '*@example.org' for any; may be repeated.",
 )
@@ -127,13 +128,15 @@ def add_user(
     context = Context.enter()
     credential = _credential(context, address, name)
     _absent(context.state().domain(address.domain).users, credential)
-    permissions.check_served(context, may_send)
+    permissions.check_served(context.settings, may_send)
     # Before the lock, as it may take a person's time.
     password, secret = _new_secret(prompt=prompt, from_stdin=password_stdin)
     with context.change() as state:
         users = _editable(context, state, address)
         _absent(users, credential)
-        permissions.grant(context, state, address.domain, credential.local, may_send)
+        permissions.grant(
+            context.paths, context.ids, state, address.domain, credential.local, may_send
+        )
         _write(context, state, credential, {**users, credential.local: secret})
     _report(context, credential, "Added", password, as_json=as_json)
 
@@ -181,9 +184,8 @@ def remove_user(address: Login, name: Purpose | None) -> None:
             gone = [item for item in users if userdb.owner(item) == address.local]
             if not gone:
                 _existing(users, credential)
-        permissions.drop(
-            context, state, address.domain, {*gone, *(() if name else (address.local,))}
-        )
+        forgotten = {*gone, *(() if name else (address.local,))}
+        permissions.drop(context.paths, context.ids, state, address.domain, forgotten)
         left = {item: users[item] for item in users if item not in gone}
         _write(context, state, credential, left)
         stranded = list(_stranded(context, state, address.domain, left))

@@ -20,9 +20,8 @@ from entrypoint.keys.dkim import DkimKey
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import DomainState, State, retired_name
-from entrypoint.zone.address import Addresses
 from entrypoint.zone.judge import Status, Verdict, judge
-from entrypoint.zone.required import KEEP_RETIRED, dkim_record
+from entrypoint.zone.required import KEEP_RETIRED, Addresses, dkim_record
 
 Log = Callable[[str], None]
 _NOWHERE = Addresses(None, None)  # a key's record depends on no address

@@ -6,12 +6,12 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
 from entrypoint.common.names import is_reachable
 from entrypoint.settings.model import Settings
+from entrypoint.zone.required import Addresses
 
 # The address that others see, by IP version; None if it is not known.
 Echo = Callable[[int], IPv4Address | IPv6Address | None]
@@ -19,19 +19,6 @@ Echo = Callable[[int], IPv4Address | IPv6Address | None]
 # Addresses on no network of this machine, whatever runs here: unlike the documentation's, which
 # demonstrations use, these are reserved (RFC 7526) and not handed out (IANA).
 SOMEWHERE = {4: "192.88.99.1", 6: "2d00::1"}
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """`None`: not known. `has_*` is False when that family is not used at all."""
-
-    ipv4: IPv4Address | None
-    ipv6: IPv6Address | None
-    has_ipv4: bool = True
-    has_ipv6: bool = True
-    # Who said so, in words that end a sentence.
-    ipv4_from: str = field(default="", compare=False)
-    ipv6_from: str = field(default="", compare=False)
 
 
 def find(settings: Settings, echo: Echo = lambda _: None) -> Addresses:

@@ -14,7 +14,7 @@ from entrypoint.dns import spf
 from entrypoint.dns.authoritative import Absent, Answer, Answers, Ask, Found, Unknown
 from entrypoint.dns.policies import DkimRecord, Dmarc, Spf, TlsRpt, tags
 from entrypoint.dns.records import Record, RecordType, Role
-from entrypoint.zone.address import Addresses
+from entrypoint.zone.required import Addresses
 
 _THREADS = 16
 # No server's address (RFC 1112 4): SPF that lets it in lets everybody in.

@@ -31,10 +31,10 @@ from entrypoint.dns.authoritative import Absent, Answer, Answers, Ask, Found, Un
 from entrypoint.dns.policies import DkimRecord, Dmarc, Spf
 from entrypoint.dns.records import Record, RecordType, Role
 from entrypoint.zone import judge, lexicon
-from entrypoint.zone.address import Addresses
 from entrypoint.zone.judge import Status, Verdict
 from entrypoint.zone.lexicon import ProviderError, Session, TooLateError
 from entrypoint.zone.providers import Account, NoAccount
+from entrypoint.zone.required import Addresses
 
 _THREADS = 16
 _PAUSES = (1.0, 1.0, 2.0, 3.0, 5.0, 10.0)  # seconds between looks at DNS; the last one repeats

@@ -10,8 +10,8 @@ from itertools import groupby
 
 from entrypoint.common.names import Domain
 from entrypoint.dns.records import Record, RecordType
-from entrypoint.zone.address import Addresses
 from entrypoint.zone.judge import Status, Verdict
+from entrypoint.zone.required import Addresses
 
 WIDTH = 80
 

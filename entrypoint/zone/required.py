@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address
 
 from entrypoint.common.names import Address, Domain, organizational_domain
 from entrypoint.dns.policies import Dmarc, Spf, TlsRpt
@@ -11,7 +13,6 @@ from entrypoint.dns.records import Record, RecordType
 from entrypoint.keys.dkim import Algorithm, DkimKey
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import State
-from entrypoint.zone.address import Addresses
 
 A, AAAA, MX, TXT, SRV, PTR = (
     RecordType.A, RecordType.AAAA, RecordType.MX, RecordType.TXT, RecordType.SRV, RecordType.PTR,
@@ -20,6 +21,22 @@ A, AAAA, MX, TXT, SRV, PTR = (
 
 # Mail may wait in queues for five days (RFC 5321 4.5.4.1), and be read some time later.
 KEEP_RETIRED = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """This server's public addresses, as `zone/address.py` finds them.
+
+    `None`: not known. `has_*` is False when that family is not used at all.
+    """
+
+    ipv4: IPv4Address | None
+    ipv6: IPv6Address | None
+    has_ipv4: bool = True
+    has_ipv6: bool = True
+    # Who said so, in words that end a sentence.
+    ipv4_from: str = field(default="", compare=False)
+    ipv6_from: str = field(default="", compare=False)
 
 
 def required(settings: Settings, state: State, addresses: Addresses) -> tuple[Record, ...]:

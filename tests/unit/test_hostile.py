@@ -18,8 +18,7 @@ from entrypoint.settings import model
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
 from entrypoint.zone import render
-from entrypoint.zone.address import Addresses
-from entrypoint.zone.required import required
+from entrypoint.zone.required import Addresses, required
 from tests.unit import chasquid_reference
 from tests.unit.kit import HOST, asked, loaded_key, put
 

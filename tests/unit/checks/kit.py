@@ -23,8 +23,7 @@ from entrypoint.keys import certs
 from entrypoint.keys.dkim import Algorithm
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
-from entrypoint.zone.address import Addresses
-from entrypoint.zone.required import required
+from entrypoint.zone.required import Addresses, required
 from tests.unit.kit import EXAMPLE_COM, HOST, asked, loaded_key
 
 V4, V6 = IPv4Address("203.0.113.10"), IPv6Address("2001:db8::10")

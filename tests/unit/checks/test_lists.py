@@ -8,7 +8,7 @@ from entrypoint.checks import lists
 from entrypoint.common.findings import Level
 from entrypoint.dns.authoritative import Absent, Found
 from entrypoint.dns.blocklists import LISTS, DnsList
-from entrypoint.zone.address import Addresses
+from entrypoint.zone.required import Addresses
 from tests.unit.checks.kit import FAILED, V4, V6, Scene
 from tests.unit.kit import asked
 

@@ -6,7 +6,7 @@ import pytest
 
 from entrypoint.checks import names
 from entrypoint.common.findings import Level
-from entrypoint.zone.address import Addresses
+from entrypoint.zone.required import Addresses
 from tests.unit.checks.kit import FAILED, V4, V6, Scene
 from tests.unit.kit import HOST, asked
 

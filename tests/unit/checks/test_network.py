@@ -8,7 +8,7 @@ import pytest
 
 from entrypoint.checks import network
 from entrypoint.common.findings import Level
-from entrypoint.zone.address import Addresses
+from entrypoint.zone.required import Addresses
 from tests.unit.checks.kit import FAILED, RECEIVER4, RECEIVER6, RECEIVERS, V4, V6, Scene
 
 NO_ROUTE = OSError(101, "Network is unreachable")

@@ -27,9 +27,8 @@ from entrypoint.renewal import dkim
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import DomainState, State
-from entrypoint.zone.address import Addresses
 from entrypoint.zone.judge import Status
-from entrypoint.zone.required import required
+from entrypoint.zone.required import Addresses, required
 from tests.unit.converge.test_crash import deaths
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked, forked, key_pem, loaded_key, put
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from entrypoint.zone import address
-from entrypoint.zone.address import Addresses
+from entrypoint.zone.required import Addresses
 from tests.unit.kit import asked
 
 V4, V6 = IPv4Address("203.0.113.10"), IPv6Address("2001:db8::10")

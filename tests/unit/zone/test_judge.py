@@ -18,9 +18,8 @@ from entrypoint.dns.records import Record, RecordType, Role
 from entrypoint.keys.dkim import Algorithm
 from entrypoint.state.load import DomainState, State
 from entrypoint.zone import judge as verify
-from entrypoint.zone.address import Addresses
 from entrypoint.zone.judge import Status, Verdict, judge
-from entrypoint.zone.required import required
+from entrypoint.zone.required import Addresses, required
 from tests.unit.kit import EXAMPLE_COM, asked, loaded_key
 
 BOTH = Addresses(IPv4Address("203.0.113.10"), IPv6Address("2001:db8::10"))

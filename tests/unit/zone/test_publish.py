@@ -23,12 +23,11 @@ from entrypoint.keys.dkim import Algorithm
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
 from entrypoint.zone import judge, lexicon, publish
-from entrypoint.zone.address import Addresses
 from entrypoint.zone.judge import Status
 from entrypoint.zone.lexicon import Held, ProviderError, TooLateError
 from entrypoint.zone.providers import Account, NoAccount, driver
 from entrypoint.zone.publish import Action, Outcome, Step
-from entrypoint.zone.required import required
+from entrypoint.zone.required import Addresses, required
 from tests.unit.kit import EXAMPLE_COM, HOST, asked, loaded_key
 
 V4, V6 = IPv4Address("203.0.113.10"), IPv6Address("2001:db8::10")
