@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from entrypoint.chasquid.maillog import clean
 from entrypoint.common import rpc, tlsprobe
 from entrypoint.common.paths import Paths
-from entrypoint.zone import address as addresses
+from entrypoint.zone import address
 
 _TIMEOUT = 4.0  # seconds
 _STATUS_WAIT = 3.0  # seconds: it says so at once, or it hangs
@@ -110,7 +110,7 @@ class Machine:
     disk: Callable[[Path], Disk] = _disk
     clock_is_kept: Callable[[], bool | None] = _clock_is_kept
     date_of: Callable[[str], datetime] = _date_of
-    source: Callable[[str], IPv4Address | IPv6Address | None] = addresses.source
+    source: Callable[[str], IPv4Address | IPv6Address | None] = address.source
     banner: Callable[[str, int], str] = _banner
     fingerprint: Callable[[int, str], str] = tlsprobe.fingerprint
 

@@ -10,7 +10,7 @@ from entrypoint.checks.context import CheckContext
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.parallel import every
 from entrypoint.dns.records import Record, RecordType
-from entrypoint.zone import judge as verify
+from entrypoint.zone import judge as zone_judge
 from entrypoint.zone.judge import Status, Verdict
 
 _SECONDS = 10.0
@@ -24,7 +24,7 @@ def judge(context: CheckContext, records: Sequence[Record]) -> list[Verdict]:
     ask = cache(context.ask)  # SPF records lead to each other
 
     def one(record: Record) -> Verdict:
-        return verify.judge(record, context.addresses, ask)
+        return zone_judge.judge(record, context.addresses, ask)
 
     found = every(records, one, _SECONDS)
     return [

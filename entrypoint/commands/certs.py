@@ -16,8 +16,7 @@ from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.names import Domain
 from entrypoint.converge.plan import Wanted, served_certificates, wanted
 from entrypoint.keys.certs import Certificate
-from entrypoint.renewal import renewer as renewal
-from entrypoint.renewal.renewer import Renewer
+from entrypoint.renewal.renewer import Renewer, Result, renew_at
 from entrypoint.state.load import Issue, State
 
 _BUSY_TRIES = 10  # a second apart
@@ -69,7 +68,7 @@ def _rows(context: Context, state: State) -> Iterator[dict[str, Any]]:
                 "expires": _iso(certificate.not_after),
                 "days_left": (certificate.not_after - now).days,
                 "served": _is_served(certificate),
-                "renewal": _iso(renewal.renew_at(certificate, issue)) if automatic else None,
+                "renewal": _iso(renew_at(certificate, issue)) if automatic else None,
             }
         yield row
 
@@ -104,14 +103,14 @@ def _iso(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _attempt(renewer: Renewer, want: Wanted, *, force: bool) -> renewal.Result:
+def _attempt(renewer: Renewer, want: Wanted, *, force: bool) -> Result:
     """The keeper holds the lock for moments too, to ask when a renewal is due."""
     for _ in range(_BUSY_TRIES):
         result = renewer.attempt(want, force=force, patient=False)
-        if result is not renewal.Result.BUSY:
+        if result is not Result.BUSY:
             return result
         time.sleep(1)
-    return renewal.Result.BUSY
+    return Result.BUSY
 
 
 @click.command("renew-cert")
@@ -145,11 +144,11 @@ def renew_cert(domain: str | None, force: bool) -> int:
     failed = False
     for want in wants:
         result = _attempt(renewer, want, force=force)
-        if result is renewal.Result.NOT_DUE:
+        if result is Result.NOT_DUE:
             show(f"{want.name}: not due; --force has one issued all the same")
-        elif result is renewal.Result.BUSY:
+        elif result is Result.BUSY:
             msg = "another issuing is going on"
             raise UserError(msg, "wait, and see: docker logs -f mail", exit_code=Exit.TRY_AGAIN)
-        failed |= result is renewal.Result.FAILED
+        failed |= result is Result.FAILED
     renewer.reloads.run()
     return Exit.WRONG if failed else Exit.OK

@@ -17,11 +17,10 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
-from entrypoint.common import identity as rights
 from entrypoint.common import tlsprobe
 from entrypoint.common.errors import UserError
 from entrypoint.common.findings import Finding, Level
-from entrypoint.common.identity import Capability, Ids
+from entrypoint.common.identity import Capability, Ids, raised
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
 from entrypoint.converge import apply, reconcile
@@ -391,7 +390,7 @@ class Renewer:
         """The trusted roots: the public ones and, if there is one, the private authority's."""
         if not self.settings.acme_ca_bundle:
             return _SYSTEM_ROOTS
-        with rights.raised(Capability.DAC_OVERRIDE):
+        with raised(Capability.DAC_OVERRIDE):
             private = Path(self.settings.acme_ca_bundle).read_bytes()
         with apply.edit_lock(self.paths, self.ids):
             roots = _SYSTEM_ROOTS.read_bytes() + b"\n" + private
@@ -500,7 +499,7 @@ class Renewer:
     def copy_files(self) -> None:
         """Take over certificates that the owner mounts, when they have changed and are whole."""
         root = Path(self.settings.tls_files or "/")
-        with rights.raised(Capability.DAC_OVERRIDE):
+        with raised(Capability.DAC_OVERRIDE):
             try:
                 folders = [root, *(item for item in sorted(root.iterdir()) if item.is_dir())]
             except OSError as error:

@@ -45,7 +45,7 @@ from entrypoint.settings.model import Settings
 from entrypoint.state.load import State
 from entrypoint.testmail import mxprobe
 from entrypoint.testmail.mxprobe import Look
-from entrypoint.zone import address as addresses
+from entrypoint.zone import address
 
 WAIT = 120.0  # seconds for an answer
 _TIMEOUT = 15.0  # seconds for each answer of our own chasquid
@@ -528,7 +528,7 @@ class TestMail:
                 return Look(failed=((str(domain), "no such host"),))
             case Unknown(reason):
                 return Look(failed=((str(domain), reason),))
-        here = addresses.find(self.settings)
+        here = address.find(self.settings)
         families = [v for v, used in ((4, here.has_ipv4), (6, here.has_ipv6)) if used]
         return mxprobe.look(servers, self.settings.mail_hostname, families)
 
