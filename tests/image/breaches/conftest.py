@@ -13,6 +13,7 @@ numbers 60 to 79. tests.support.wire sends what a mail library would not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +40,16 @@ class Shipped:
     world: World
     secrets: Mapping[str, str]
 
-    def reload_zone(self, more: str = "", domain: str = DOMAIN) -> None:
-        """Publish the server's own records again, and `more` in zone-file form behind them."""
-        self.world.load_zone(domain, self.server.ok("dns", "--format", "zone") + more)
+    def publish(self, more: str = "", domain: str = DOMAIN) -> None:
+        """Publish the server's own records of each domain; `more` goes behind those of one."""
+        for name, text in self.zones().items():
+            self.world.load_zone(name, text + (more if name == domain else ""))
+
+    def zones(self) -> dict[str, str]:
+        """The records that the server prints, by domain."""
+        printed = self.server.ok("dns", "--format", "zone")
+        _, *parts = re.split(r"(?m)^\$ORIGIN (\S+)\.\n", printed)
+        return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +67,11 @@ def shipped(
     secrets = {GENERATED: server.add_user(GENERATED), CHOSEN: PASSWORD}
     checked(server.verb("add-user", CHOSEN, "--password-stdin", input=f"{PASSWORD}\n"))
     found = Shipped(server, world, secrets)
-    found.reload_zone()
+    found.publish()
+    domains = list(found.zones())
     yield found
-    world.load_zone(DOMAIN, "")
+    for domain in domains:
+        world.load_zone(domain, "")
 
 
 @pytest.fixture(scope="module")
