@@ -189,11 +189,13 @@ def test_some_of_these_are_accepted() -> None:
     check_plan(wanted)
 
 
-@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda text: ascii(text[:20]))
+@pytest.mark.parametrize(
+    "hostile",
+    [text for text in HOSTILE if "\udcff" not in text],  # no file holds it
+    ids=lambda text: ascii(text[:20]),
+)
 def test_a_checked_name_that_is_not_one_could_still_add_no_field(hostile: str) -> None:
     """The second line of defence: what gets past `names` is quoted."""
-    if "\udcff" in hostile:
-        return  # no file holds it
     text = config.render(
         "chasquid.conf.j2", hostname=hostile, data_dir=hostile, max_message_mb=1, max_queue=1,
         give_up_after=hostile, delivery_agent=hostile,

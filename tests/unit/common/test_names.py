@@ -7,7 +7,7 @@ import re
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, find, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -35,6 +35,17 @@ def parsed(kind: type[Domain | Address | Selector], text: str) -> str | None:
     assert re.fullmatch(r"[ -~…]+", str(caught))
     assert len(str(caught)) < 400
     return None
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [(Domain, TEXTS), (Address, ADDRESSES), (Login, ADDRESSES), (Selector, TEXTS)],
+)
+def test_some_of_the_texts_are_names(
+    kind: type[Domain | Address | Selector], texts: st.SearchStrategy[str]
+) -> None:
+    """Else the tests below would look at nothing."""
+    assert find(texts, lambda text: parsed(kind, text) is not None)
 
 
 @given(TEXTS)

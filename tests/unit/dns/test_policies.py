@@ -7,7 +7,7 @@ import string
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import find, given
 from hypothesis import strategies as st
 
 from entrypoint.common.names import Address
@@ -36,7 +36,15 @@ TERMS = st.sampled_from(
 )  # fmt: skip
 # What nobody meant, and what begins like something.
 NONSENSE = st.one_of(
-    ANY, st.builds("{}{}".format, st.sampled_from(["v=spf1 ", "v=DMARC1; ", "v=DKIM1; p="]), ANY)
+    ANY,
+    st.builds("{}{}".format, st.sampled_from(["v=spf1 ", "v=DMARC1; ", "v=DKIM1; p="]), ANY),
+    st.builds(
+        "{};{}".format,
+        st.sampled_from(
+            ["v=DMARC1; p=none", "v=DMARC1; p=reject", "v=TLSRPTv1; rua=mailto:tls@example.com"]
+        ),
+        ANY,
+    ),
 )
 
 
@@ -49,6 +57,12 @@ def parsed_or_none(kind: type[_T], text: str) -> _T | None:
             raise
         return None
     return found
+
+
+@pytest.mark.parametrize("kind", [Spf, DkimRecord, Dmarc, TlsRpt])
+def test_some_nonsense_is_one(kind: type[Any]) -> None:
+    """Else the test below would look at nothing."""
+    assert find(NONSENSE, lambda text: parsed_or_none(kind, text) is not None)
 
 
 @pytest.mark.parametrize("kind", [Spf, DkimRecord, Dmarc, TlsRpt])

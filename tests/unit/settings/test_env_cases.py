@@ -178,7 +178,8 @@ def test_zone_speaks_of_the_rest_in_comments(made: Made) -> None:
         if item.zone is None:
             assert f"; {item.name}. IN PTR {item.value}" in lines
         elif item.value is None:
-            assert any(line.startswith("; <") or "set PUBLIC_" in line for line in lines)
+            family = {"A": "IPV4", "AAAA": "IPV6"}[item.type.value]
+            assert any(f"set PUBLIC_{family} in .env" in line for line in lines)
 
 
 def test_json_holds_each_record(made: Made) -> None:
