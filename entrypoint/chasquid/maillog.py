@@ -248,15 +248,17 @@ class Reader:
 
     chasquid gives up on a message by age without a word about its recipients: they are those whose
     last try was deferred, and are BOUNCED here. Its log names whoever logged in once, and what
-    they bring afterwards by the same address and port.
+    they bring afterwards by the same address and port. `connection` is that of the last line.
     """
 
+    connection: str = ""
     _logins: OrderedDict[str, tuple[float, str]] = field(default_factory=OrderedDict)
     _pending: OrderedDict[str, dict[str, str]] = field(default_factory=OrderedDict)
 
     def feed(self, raw: bytes, now: float) -> list[Event]:
         """The events that a line tells of, in their order; one, but for a message given up."""
-        event, connection = parse(raw.decode(errors="replace"), now)
+        event, self.connection = parse(raw.decode(errors="replace"), now)
+        connection = self.connection
         match event.kind:
             case Kind.AUTH if event.ok:
                 self._logins[connection] = (event.at, event.login)

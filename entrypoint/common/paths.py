@@ -193,6 +193,11 @@ class Paths:
         return self.run / "holder.sock"
 
     @property
+    def sessions_socket(self) -> Path:
+        """Where services ask the holder about connections: see services/connections.py."""
+        return self.run / "sessions.sock"
+
+    @property
     def post_data(self) -> Path:
         """chasquid's hook, in its configuration directory: a link into the image."""
         return self.chasquid / "hooks/post-data"

@@ -30,12 +30,13 @@ def spawn_with_sockets(
     sockets: Sequence[tuple[str, int]],
     stdout: int,
     stderr: int,
+    last: Callable[[], None] = lambda: None,
 ) -> int:
     """Start a daemon that is given (name, descriptor) listening sockets; returns its PID.
 
     The protocol is systemd's (sd_listen_fds(3)): it needs the child's own PID in its environment,
-    which no argument of subprocess can give. The child dies with this process. Only for a process
-    with one thread.
+    which no argument of subprocess can give. The child does `last` before it becomes the daemon,
+    and dies with this process. Only for a process with one thread.
     """
     parent = os.getpid()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -61,6 +62,7 @@ def spawn_with_sockets(
             "LISTEN_FDS": str(len(sockets)),
             "LISTEN_FDNAMES": ":".join(name for name, _ in sockets),
         }
+        last()
         os.execve(argv[0], list(argv), environment)  # noqa: S606 (no shell, fixed arguments)
     finally:
         os._exit(127)

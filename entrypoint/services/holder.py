@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -21,12 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.chasquid.maillog import Event, Reader, clean, iso
-from entrypoint.common import identity, process
+from entrypoint.common import identity, process, seccomp
 from entrypoint.common import log as output
 from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
+from entrypoint.common.rates import Rates
 from entrypoint.history.buffer import Outbox
+from entrypoint.policy.strangers import Strangers
+from entrypoint.services.connections import Connections
 from entrypoint.services.removal import Removal
 from entrypoint.settings.model import Settings
 from entrypoint.zone import address as addresses
@@ -36,6 +40,10 @@ PORTS = (("smtp", 25), ("submission", 587), ("submission_tls", 465))
 _CHASQUID = "/usr/bin/chasquid"
 _BACKLOG = 4096  # connections that wait while chasquid restarts; the kernel caps it at somaxconn
 _DOOR_BACKLOG = 64  # verbs that wait
+_QUESTION_BACKLOG = 4096  # questions of services that wait: one for each message or log-in
+_QUESTIONS = ("session", "sessions", "known")  # all that services may ask
+_LISTENER_WAIT = 5.0  # seconds for a new chasquid to say how it can be watched
+_MOST_DESCRIPTORS = 65536  # a fork copies the table of descriptors up to the highest one
 _BACK_OFF = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before each try after a death
 _STEADY = 10.0  # seconds of life after which a death counts as the first again
 _STOP_WAIT = 3.0  # seconds between SIGTERM and SIGKILL
@@ -55,6 +63,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     sockets = bind()
     # tambo's verbs may connect, chasquid itself may not.
     door = identity.listen(paths.holder_socket, ids, Owner.TAMBO, _DOOR_BACKLOG)
+    questions = identity.listen(paths.sessions_socket, ids, Owner.CHASQUID, _QUESTION_BACKLOG)
     identity.drop(ids, Owner.CHASQUID)
     holder = Holder(
         argv=(_CHASQUID, f"-config_dir={paths.chasquid}"),
@@ -62,9 +71,25 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
         sockets=sockets,
         outbox=Outbox(paths.recorder_socket, settings.events_keep_days),
         data=paths.queue,
+        connections=connections(sockets),
     )
-    asyncio.run(holder.run(door))
+    asyncio.run(holder.run(door, questions))
     return 0
+
+
+def connections(sockets: Sequence[tuple[str, socket.socket]]) -> Connections:
+    """The table of connections, after a look whether there can be one here."""
+    found = Connections(sockets, Strangers(Rates()), output.log)
+    try:
+        seccomp.check()
+    except OSError as error:
+        found.trouble = error.strerror or str(error)
+        output.log(
+            "smtp",
+            f"warning: connections cannot be watched here ({found.trouble}): mail flows, but "
+            "nothing is bounded by address. The doctor says what it takes.",
+        )
+    return found
 
 
 def bind() -> list[tuple[str, socket.socket]]:
@@ -121,6 +146,20 @@ def _memory_limit() -> int | None:
     return None
 
 
+def descriptors() -> tuple[int, int]:
+    """The first of chasquid's descriptors that are connections, and how many there may be.
+
+    Half of what a process may have, the upper half: what it opens itself gets the lowest. Also
+    lets this process have as many as it may.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        most = _MOST_DESCRIPTORS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    half = min(most, _MOST_DESCRIPTORS) // 2
+    return half, half
+
+
 def _set_event() -> asyncio.Event:
     event = asyncio.Event()
     event.set()
@@ -131,7 +170,7 @@ def _set_event() -> asyncio.Event:
 class Holder:
     """Keeps one chasquid running on `sockets`. Single-threaded: see process.spawn_with_sockets.
 
-    `data` is chasquid's folder on the volume.
+    `data` is chasquid's folder on the volume. Without `connections` chasquid accepts by itself.
     """
 
     argv: Sequence[str]
@@ -139,6 +178,7 @@ class Holder:
     sockets: Sequence[tuple[str, socket.socket]]
     outbox: Outbox
     data: Path
+    connections: Connections | None = None
     log: Callable[[str, str], None] = output.log
 
     _reader: Reader = field(default_factory=Reader)
@@ -162,13 +202,17 @@ class Holder:
     def ready(self) -> bool:
         return self._pid != 0 and self._listening >= len(self.sockets)
 
-    async def run(self, door: socket.socket) -> None:
-        """Serve until SIGTERM."""
+    async def run(self, door: socket.socket, questions: socket.socket | None = None) -> None:
+        """Serve until SIGTERM. At `questions` services may ask what `_QUESTIONS` has."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         server = await asyncio.start_unix_server(self._answer, sock=door, limit=_MAX_REQUEST)
+        if questions:
+            await asyncio.start_unix_server(
+                self._answer_service, sock=questions, backlog=_QUESTION_BACKLOG
+            )
         tasks = (asyncio.create_task(self._keep()), asyncio.create_task(self.outbox.run()))
         await stop.wait()
         self._stopping = True
@@ -202,13 +246,7 @@ class Holder:
         out_write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_EVENT)
         out_read.setblocking(False)
         err_read, err_write = os.pipe()
-        self._pid = process.spawn_with_sockets(
-            self.argv,
-            self.environ,
-            [(name, listener.fileno()) for name, listener in self.sockets],
-            out_write.fileno(),
-            err_write,
-        )
+        self._pid = self._spawn(out_write.fileno(), err_write)
         out_write.close()
         os.close(err_write)
         pumps = (
@@ -218,12 +256,40 @@ class Holder:
         watch = os.pidfd_open(self._pid)
         asyncio.get_running_loop().add_reader(watch, self._reap, watch, self._pid, pumps)
 
+    def _spawn(self, stdout: int, stderr: int) -> int:
+        """Another chasquid, whose connections are watched if that can be."""
+        sockets = [(name, listener.fileno()) for name, listener in self.sockets]
+        if self.connections is None or self.connections.trouble:
+            return process.spawn_with_sockets(self.argv, self.environ, sockets, stdout, stderr)
+        base, count = descriptors()
+        wanted = self.connections.filter(base)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            pid = process.spawn_with_sockets(
+                self.argv,
+                self.environ,
+                sockets,
+                stdout,
+                stderr,
+                lambda: seccomp.install_and_send(wanted, theirs),
+            )
+            theirs.close()
+            try:
+                listener = seccomp.receive_listener(ours, _LISTENER_WAIT)
+            except OSError as error:
+                self.log("smtp", f"error: this chasquid's connections are not watched: {error}")
+                return pid
+        self.connections.attach(pid, listener, base, count)
+        return pid
+
     def _reap(self, watch: int, pid: int, pumps: Sequence[asyncio.Task[None]]) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(watch)
         os.close(watch)
         _, status = os.waitpid(pid, 0)
         self._pid = 0  # from here on the number may be another process's
+        if self.connections:
+            self.connections.detach()
         self._mourning = loop.create_task(self._after_death(status, pumps))
 
     async def _after_death(self, status: int, pumps: Sequence[asyncio.Task[None]]) -> None:
@@ -250,6 +316,8 @@ class Holder:
             while size := await loop.sock_recv_into(source, buffer):
                 for event in self._reader.feed(bytes(buffer[:size]), time.time()):
                     self._tell(event)
+                    if self.connections:
+                        self.connections.told(event, self._reader.connection)
 
     def _tell(self, event: Event) -> None:
         output.log("mail", str(event), at=event.at, fields=_fields(event))
@@ -389,6 +457,7 @@ class Holder:
             "starts": self._starts,
             "last_words": self._last_words,
             "events": self.outbox.status(),
+            "connections": self.connections.status() if self.connections else {"watched": False},
         }
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -409,6 +478,8 @@ class Holder:
                 answer = await self.remove(content)
             elif command == "watch":
                 return await _watch(writer, *content.split())
+            elif command in _QUESTIONS:
+                answer = await self._question(command, content)
             else:
                 answer = {"error": "unknown command"}
             writer.write(json.dumps(answer).encode() + b"\n")
@@ -417,6 +488,33 @@ class Holder:
             pass  # whoever asked has gone, or this process ends
         finally:
             writer.close()
+
+    async def _answer_service(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """What a service asks, which is chasquid's user's as chasquid is."""
+        try:
+            line = (await asyncio.wait_for(reader.readline(), 5.0)).decode()
+            command, _, content = line.strip().partition(" ")
+            writer.write(json.dumps(await self._question(command, content)).encode() + b"\n")
+            await writer.drain()
+        except (TimeoutError, OSError, ValueError, asyncio.CancelledError):
+            pass  # whoever asked has gone, or this process ends
+        finally:
+            writer.close()
+
+    async def _question(self, command: str, content: str) -> dict[str, Any]:
+        """`session ADDRESS:PORT`, `sessions`, `known ADDRESS [LOGIN]`: see connections.py."""
+        if self.connections is None:
+            return {"error": "connections are not watched"}
+        if command == "session":
+            return await self.connections.session(content)
+        if command == "sessions":
+            return self.connections.sessions()
+        if command == "known":
+            address, _, login = content.partition(" ")
+            return self.connections.known(address, login)
+        return {"error": "unknown command"}
 
 
 async def _read_mail(*words: str, asked: str = "", timeout: float = _READ_WAIT) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""How often a network may do something from which nobody logged in: the form of RATE_STRANGERS."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic_core import CoreSchema, core_schema
+
+from entrypoint.common.names import shown
+
+_MOST = 1_000_000
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one stranger's network may: connections at once, messages and unknown recipients in an
+    hour. None: as many as it likes."""
+
+    connections: int | None = None
+    messages: int | None = None
+    unknown: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`20/conn,60/h,100/unknown`, some of them, or `none`. Raises ValueError."""
+        word = text.strip().lower()
+        if word == "none":
+            return cls()
+        found: dict[str, int] = {}
+        for part in re.split(r"[,\s]+", word):
+            match = re.fullmatch(r"([0-9]{1,7})/(conn|h|unknown)", part)
+            if not match or match[2] in found or not 1 <= int(match[1]) <= _MOST:
+                msg = f"{shown(text)} is no rate; write it as 20/conn,60/h,100/unknown, or none"
+                raise ValueError(msg)
+            found[match[2]] = int(match[1])
+        return cls(found.get("conn"), found.get("h"), found.get("unknown"))
+
+    def __str__(self) -> str:
+        pairs = ((self.connections, "conn"), (self.messages, "h"), (self.unknown, "unknown"))
+        return ",".join(f"{number}/{name}" for number, name in pairs if number) or "none"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
+        parsed = core_schema.no_info_after_validator_function(cls.parse, core_schema.str_schema())
+        return core_schema.union_schema([core_schema.is_instance_schema(cls), parsed])

@@ -1,0 +1,273 @@
+"""What a network may do from which nobody has logged in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrypoint.common.rates import Rates
+from entrypoint.policy import strangers
+from entrypoint.policy.strangers import (
+    FAILURES,
+    FAILURES_KNOWN,
+    HOUR,
+    KNOWN_FOR,
+    Block,
+    Strangers,
+    is_loopback,
+    network_key,
+    network_of,
+)
+
+NOW = 1_800_000_000.0
+NET, OTHER, LOGIN = "198.51.100.7", "2001:db8:1:2::/64", "i@example.com"
+
+
+def fresh(rates: str = "20/conn,60/h,100/unknown") -> Strangers:
+    return Strangers(Rates.parse(rates))
+
+
+@pytest.mark.parametrize(
+    ("text", "rates"),
+    [
+        ("20/conn,60/h,100/unknown", Rates(20, 60, 100)),
+        (" 100/UNKNOWN 20/conn ", Rates(20, None, 100)),
+        ("1/h", Rates(None, 1)),
+        ("none", Rates()),
+    ],
+)
+def test_rates_are_read(text: str, rates: Rates) -> None:
+    assert Rates.parse(text) == rates
+    assert Rates.parse(str(rates)) == rates
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "20",
+        "0/conn",
+        "20/conns",
+        "5/h,6/h",
+        "-1/h",
+        "99999999/h",
+        "5/d",
+        "\u0665/h",
+        "none,5/h",
+    ],
+)
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no rate"):
+        Rates.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("198.51.100.7", "198.51.100.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:198.51.100.7", "198.51.100.7"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_network_is_an_ipv4_address_or_an_ipv6_64(address: str, network: str) -> None:
+    assert network_of(address) == network
+    assert network_key(network) == network
+
+
+@pytest.mark.parametrize("text", ["", "all", "198.51.100.0/24", "2001:db8::/48", "x/64"])
+def test_what_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"address|64"):
+        network_key(text)
+
+
+def test_machine_itself_is_no_stranger_and_is_never_blocked() -> None:
+    found = fresh("1/conn,1/h,1/unknown")
+    for network in ("127.0.0.1", "127.9.9.9", "::1"):
+        assert is_loopback(network)
+        assert not found.is_stranger(network, NOW)
+        for _ in range(500):
+            assert found.failed(network, LOGIN, NOW) is None
+            assert found.received(network, NOW) is None
+            assert found.unknown_recipient(network, NOW) is None
+    assert not found.blocks(NOW)
+
+
+def test_log_in_makes_its_network_known_for_a_week() -> None:
+    found = fresh()
+    assert found.is_stranger(NET, NOW)
+    found.logged_in(NET, LOGIN, NOW)
+    assert not found.is_stranger(NET, NOW + KNOWN_FOR - 1)
+    assert found.has_logged_in(NET, LOGIN, NOW + KNOWN_FOR - 1)
+    assert not found.has_logged_in(NET, "you@example.com", NOW)
+    assert not found.has_logged_in(OTHER, LOGIN, NOW)
+    assert found.is_stranger(NET, NOW + KNOWN_FOR)
+
+
+def test_five_failed_log_ins_block_for_a_minute_and_then_twice_as_long_each_time() -> None:
+    found = fresh()
+    lengths = []
+    for number in range(FAILURES + 8):
+        block = found.failed(NET, f"{number}@example.com", NOW + number)
+        lengths.append(block.until - block.since if block else None)
+    assert lengths[: FAILURES - 1] == [None] * (FAILURES - 1)
+    assert lengths[FAILURES - 1 :] == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+    assert found.block_of(NET, NOW + FAILURES + 7 + HOUR - 1)
+    assert found.block_of(NET, NOW + FAILURES + 7 + HOUR) is None
+    assert found.block_of(OTHER, NOW) is None
+
+
+def test_failures_of_an_hour_ago_count_no_more() -> None:
+    found = fresh()
+    for number in range(100):
+        assert found.failed(NET, LOGIN, NOW + number * HOUR / (FAILURES - 1)) is None
+
+
+def test_where_somebody_logged_in_typos_do_not_block() -> None:
+    found = fresh()
+    found.logged_in(NET, LOGIN, NOW)
+    for _ in range(FAILURES_KNOWN - 1):
+        assert found.failed(NET, LOGIN, NOW) is None
+    block = found.failed(NET, LOGIN, NOW)
+    assert block
+    assert block.until == NOW + 60
+
+
+def test_log_in_forgives_the_failures_of_that_login_alone() -> None:
+    found = fresh()
+    found.logged_in(NET, "own@example.com", NOW)
+    for _ in range(FAILURES_KNOWN - 1):
+        found.failed(NET, LOGIN, NOW)
+    found.logged_in(NET, "own@example.com", NOW)
+    assert found.failed(NET, LOGIN, NOW), "one's own log-in pays for no guesses at another's"
+    found.logged_in(NET, LOGIN, NOW)
+    assert found.failed(NET, LOGIN, NOW) is None
+
+
+def test_sixtieth_message_blocks_until_the_hour_is_over() -> None:
+    found = fresh()
+    blocks = [found.received(NET, NOW + number) for number in range(60)]
+    assert blocks[:59] == [None] * 59
+    assert blocks[59] == Block(NET, "60 messages within an hour", NOW + 59, NOW + HOUR)
+    assert found.block_of(NET, NOW + HOUR) is None
+    assert found.received(NET, NOW + HOUR) is None
+
+
+def test_hundredth_unknown_recipient_blocks_until_the_hour_is_over() -> None:
+    found = fresh()
+    blocks = [found.unknown_recipient(NET, NOW) for _ in range(100)]
+    assert blocks[:99] == [None] * 99
+    assert blocks[99] == Block(NET, "100 unknown recipients within an hour", NOW, NOW + HOUR)
+
+
+def test_who_is_known_has_no_limit_of_messages_or_recipients() -> None:
+    found = fresh()
+    found.logged_in(NET, LOGIN, NOW)
+    for _ in range(1000):
+        assert found.received(NET, NOW) is None
+        assert found.unknown_recipient(NET, NOW) is None
+
+
+def test_without_rates_failed_log_ins_alone_block() -> None:
+    found = fresh("none")
+    for _ in range(1000):
+        assert found.received(NET, NOW) is None
+        assert found.unknown_recipient(NET, NOW) is None
+    assert any(found.failed(NET, LOGIN, NOW) for _ in range(FAILURES))
+
+
+def test_shorter_block_does_not_end_a_longer_one() -> None:
+    found = fresh()
+    for _ in range(60):
+        found.received(NET, NOW)
+    for _ in range(FAILURES):
+        found.failed(NET, LOGIN, NOW)
+    block = found.block_of(NET, NOW)
+    assert block
+    assert block.until == NOW + HOUR
+
+
+def test_unblocking_forgets_what_led_to_it() -> None:
+    found = fresh()
+    for _ in range(FAILURES + 3):
+        found.failed(NET, LOGIN, NOW)
+        found.failed(OTHER, LOGIN, NOW)
+    assert [block.network for block in found.unblock(NET)] == [NET]
+    assert found.block_of(NET, NOW) is None
+    assert found.failed(NET, LOGIN, NOW) is None, "and the next mistake is the first"
+    assert found.unblock("192.0.2.1") == []
+    assert [block.network for block in found.unblock(None)] == [OTHER]
+    assert not found.blocks(NOW)
+
+
+def test_what_is_kept_comes_back() -> None:
+    found = fresh()
+    found.logged_in(NET, LOGIN, NOW)
+    for _ in range(FAILURES):
+        found.failed(OTHER, LOGIN, NOW)
+    assert found.changed
+    again = fresh()
+    again.load(json.loads(json.dumps(found.to_json())), NOW + 1)
+    assert again.has_logged_in(NET, LOGIN, NOW + 1)
+    assert again.blocks(NOW + 1) == found.blocks(NOW + 1)
+    later = fresh()
+    later.load(found.to_json(), NOW + HOUR)
+    assert later.blocks(NOW + HOUR) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {}, {"known": {}}, {"known": [], "blocks": []}, {"known": {"x": {}}, "blocks": []},
+        {"known": {NET: {"i": "x"}}, "blocks": []}, {"known": {}, "blocks": [{"network": NET}]},
+        {"known": {}, "blocks": [{"network": "x", "reason": "", "since": 0, "until": 1e12}]},
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_not_taken_in_part(content: dict[str, object]) -> None:
+    found = fresh()
+    found.logged_in(NET, LOGIN, NOW)
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        found.load(content, NOW)
+    assert found.has_logged_in(NET, LOGIN, NOW)
+
+
+def test_memory_does_not_grow_with_the_networks_that_knock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "_MAX_NETWORKS", 10)
+    found = fresh()
+    for number in range(100):
+        network = f"198.51.100.{number}"
+        found.logged_in(f"198.18.0.{number}", LOGIN, NOW)
+        for _ in range(FAILURES):
+            found.failed(network, LOGIN, NOW)
+    assert len(found.blocks(NOW)) == 10
+    assert found.block_of("198.51.100.99", NOW), "the oldest are forgotten first"
+    assert len(found.to_json()["known"]) == 10
+    assert len(found._deeds) == 10
+
+
+def test_memory_does_not_grow_with_the_failures_of_one_network() -> None:
+    found = fresh()
+    for _ in range(10_000):
+        found.failed(NET, LOGIN, NOW)
+    assert len(found._deeds[NET].failures) <= 2 * FAILURES_KNOWN
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 4000)), max_size=200))
+def test_no_block_lasts_longer_than_an_hour(deeds: list[tuple[int, float]]) -> None:
+    found = fresh("1/conn,3/h,3/unknown")
+    now = NOW
+    for what, seconds in deeds:
+        now += seconds
+        if what == 0:
+            found.failed(NET, LOGIN, now)
+        elif what == 1:
+            found.received(NET, now)
+        elif what == 2:
+            found.unknown_recipient(NET, now)
+        for block in found.blocks(now):
+            assert now < block.until <= now + HOUR
