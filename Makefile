@@ -6,6 +6,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# The name of the image that is built and tested: another one leaves yours alone.
+IMAGE ?= tambo
+export TAMBO_IMAGE = $(IMAGE)
+# Processes that run tests at once: as many as the machine bears, or a number.
+WORKERS ?= auto
+
 VENV := .venv
 BIN := $(VENV)/bin
 SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/acme rootfs/usr/lib/tambo/mda rootfs/usr/lib/tambo/hooks/post-data .ci/run
@@ -22,9 +28,9 @@ engine: ## a running Docker engine, installed if this is a bare machine
 	@tools/engine.sh
 
 .PHONY: image
-image: engine ## build the image, called tambo
+image: engine ## build the image, called tambo (IMAGE=other: another name)
 	@echo "building the image on $(BASE)"
-	@docker build -q --build-arg BASE=$(BASE) --build-arg REVISION=$(REVISION) -t tambo . >/dev/null
+	@docker build -q --build-arg BASE=$(BASE) --build-arg REVISION=$(REVISION) -t $(IMAGE) . >/dev/null
 
 .PHONY: demo
 demo: image ## send real mail through a small internet, and show the receiver's verdicts
@@ -52,12 +58,12 @@ check: engine $(VENV)/done ## linters, types, layers, generated files
 	WORLD_NET4=198.51.100 WORLD_NET6=2001:db8:7 WORLD_RESOLV_CONF=/dev/null docker compose -f tests/world/compose.yaml config -q
 
 .PHONY: unit
-unit: $(VENV)/done ## the tests that need no engine
-	$(BIN)/pytest -q -m "not image"
+unit: $(VENV)/done ## the tests that need no engine (WORKERS=1: one at a time)
+	$(BIN)/pytest -q -n $(WORKERS) -m "not image"
 
 .PHONY: test
 test: check image ## everything: what CI runs
-	TAMBO_BASE=$(BASE) $(BIN)/pytest
+	TAMBO_BASE=$(BASE) $(BIN)/pytest -n $(WORKERS) --durations=25
 
 .PHONY: generate
 generate: $(VENV)/done ## write .env.example and docs/settings.md from the settings' definitions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -59,10 +60,35 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if (HERE / "image") in item.path.parents:
             item.add_marker(pytest.mark.image)
+    if hasattr(config, "workerinput"):  # one of several
+        items.sort(key=lambda item: parallel().rank(item.nodeid))
+
+
+# Of pytest-xdist.
+
+
+def parallel() -> ModuleType:
+    """Imported by those who run in parallel only."""
+    from tests.support import parallel
+
+    return parallel
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None  # xdist reads it
+    number: int = parallel().workers_here(image="not image" not in config.option.markexpr)
+    return number
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return parallel().ByScope(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """The world, started once by pytest-docker, and servers in it.
 
+Of several workers each has its own: PROJECT tells them apart.
+
 A test that uses a server fails on any line of trouble in that server's log which it did not
 declare: server.log.expect(…).
 """
@@ -13,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -23,6 +25,7 @@ import docker
 import pytest
 from docker import DockerClient
 
+from tests.support import parallel
 from tests.support.machine import Machine
 from tests.support.server import HOST, ROOT, Place, Server
 from tests.world import world as the_world
@@ -35,7 +38,8 @@ TAMBO = 10  # the host number that the world keeps for the server whose mail is 
 @pytest.fixture(scope="session")
 def client() -> Iterator[DockerClient]:
     with closing(docker.from_env()) as client:
-        remove_what_dead_sessions_left(client)
+        with parallel.lock("dead-sessions"):
+            remove_what_dead_sessions_left(client)
         yield client
 
 
@@ -66,12 +70,17 @@ def base() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def net(client: DockerClient) -> Net:
-    return free_net(client)
+def net(client: DockerClient) -> Iterator[Net]:
+    with free_net(client) as net:
+        yield net
 
 
-def free_net(client: DockerClient) -> Net:
-    """Addresses of RFC 2544 and RFC 3849 that no Docker network of this machine has."""
+@contextmanager
+def free_net(client: DockerClient) -> Iterator[Net]:
+    """Addresses of RFC 2544 and RFC 3849 that no Docker network of this machine has.
+
+    They are reserved from here on: until the network is made, Docker does not know that it will be.
+    """
     taken = [
         ipaddress.ip_network(config["Subnet"])
         for network in client.networks.list()
@@ -89,8 +98,16 @@ def free_net(client: DockerClient) -> Net:
             for other in taken
         )
 
-    nets = (Net(f"198.18.{number}", f"2001:db8:{number}") for number in range(7, 100))
-    return next(filter(is_free, nets))
+    for number in range(7, 100):
+        net = Net(f"198.18.{number}", f"2001:db8:{number}")
+        reserved = parallel.taken(f"net-{number}")
+        if reserved is None:
+            continue
+        with reserved:
+            if is_free(net):
+                yield net
+                return
+    pytest.fail("no free network from 198.18.7.0/24 to 198.18.99.0/24: docker network ls")
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +159,8 @@ def base_image() -> str:
 
 @pytest.fixture(scope="session")
 def world_image(net: Net, base_image: str) -> str:
-    World(PROJECT, net).build(base_image)
+    with parallel.lock("world-image"):
+        World(PROJECT, net).build(base_image)
     return the_world.IMAGE
 
 

@@ -1,6 +1,7 @@
 """The real compose.yaml, on a host's network, with a .env that holds only MAIL_HOSTNAME.
 
-Where another mail server has the ports of this machine, the network is a throw-away container's.
+Where another mail server, or another run of these tests, has the ports of this machine, the network
+is a throw-away container's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pytest
 from docker import DockerClient
 
 from tests.image.conftest import PROJECT, Servers
-from tests.support import smtp
+from tests.support import parallel, smtp
 from tests.support.container import Container, checked
 from tests.support.server import DOMAIN, HOST, Server
 from tests.support.smtp import Endpoint
@@ -44,10 +45,13 @@ class Network:
 
 @pytest.fixture(scope="module")
 def network(client: DockerClient, world: World, world_image: str) -> Iterator[Network]:
-    """This machine's own network if it has the ports to give."""
-    if not ports_in_use() & set(PORTS):
-        yield Network("host", ("127.0.0.1", "::1"))
-        return
+    """This machine's own network if it has the ports to give, and no other run has them now."""
+    mine = parallel.taken("host-ports")
+    if mine:
+        with mine:
+            if not ports_in_use() & set(PORTS):
+                yield Network("host", ("127.0.0.1", "::1"))
+                return
     host = Container(client, f"{PROJECT}-host")
     addresses = (world.net.v4(99), world.net.v6(99))
     try:

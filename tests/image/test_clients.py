@@ -14,7 +14,7 @@ import pytest
 from docker import DockerClient
 
 from tests.image.conftest import TAMBO, Servers
-from tests.support import desk, smtp
+from tests.support import desk, parallel, smtp
 from tests.support.ca import Authority
 from tests.support.desk import Desk
 from tests.support.recipes import DOCUMENT, Recipe, configurations, recipes, words
@@ -66,7 +66,8 @@ def secret(server: Server) -> str:
 
 @pytest.fixture(scope="module")
 def clients_image(base_image: str) -> None:
-    desk.build(base_image)
+    with parallel.lock("clients-image"):
+        desk.build(base_image)
 
 
 @pytest.fixture(scope="module")

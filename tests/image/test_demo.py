@@ -20,16 +20,17 @@ def run(client: DockerClient, world_image: str) -> Iterator[Demo]:
     assert world_image
     patch = pytest.MonkeyPatch()
     patch.setattr(demo, "NAME", f"{PROJECT}-demo")
-    patch.setattr(demo, "NET", free_net(client))
 
     def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
         patch.setattr(sys, "argv", ["demo", *argv])
         status = demo.main()
         return status, capsys.readouterr().out
 
-    yield run
-    patch.setattr(sys, "argv", ["demo", "--down"])
-    assert demo.main() == 0
+    with free_net(client) as net:
+        patch.setattr(demo, "NET", net)
+        yield run
+        patch.setattr(sys, "argv", ["demo", "--down"])
+        assert demo.main() == 0
     patch.undo()
 
 

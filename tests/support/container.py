@@ -40,7 +40,7 @@ class Process:
 
 
 def docker(
-    *argv: str, input: str = "", timeout: float = 60, environ: Mapping[str, str] | None = None
+    *argv: str, input: str = "", timeout: float = 180, environ: Mapping[str, str] | None = None
 ) -> Result:
     """The docker command, as a person types it. Any status is an answer."""
     done = subprocess.run(  # noqa: S603 (a list, no shell)
@@ -122,7 +122,7 @@ class Container:
     def log(self) -> str:
         return self.model.logs().decode(errors="replace")
 
-    def exec(self, *argv: str, input: str = "", user: str = "", timeout: float = 60) -> Result:
+    def exec(self, *argv: str, input: str = "", user: str = "", timeout: float = 180) -> Result:
         """`docker exec`."""
         options = ["--interactive"] if input else []
         options += ["--user", user] if user else []

@@ -12,10 +12,12 @@ import pytest
 
 from tests import conftest
 from tests.conftest import NetworkError
+from tests.support.server import ROOT
 from tests.unit.kit import put
 
 HEAD = "import pytest\n"
 FINE = "def test_fine():\n    pass\n"
+IN_WORKERS = ("-p", "xdist.plugin", "-n", "2", "-v")
 
 
 SKIPS = {
@@ -68,6 +70,50 @@ def test_each_way_not_to_run_is_seen(tmp_path: Path) -> None:
     listed = out.partition("not run, which counts as failed")[2].splitlines()
     for _, reason in SKIPS.values():
         assert reason in listed
+
+
+def test_what_does_not_run_in_a_worker_is_seen(tmp_path: Path) -> None:
+    put(tmp_path / "test_fine.py", FINE)
+    for name in set(SKIPS) - {"module", "import"}:
+        put(tmp_path / f"test_{name}.py", HEAD + SKIPS[name][0])
+    status, out = run(tmp_path, *IN_WORKERS, PYTHONPATH=str(ROOT))
+    assert status == 1, out
+    assert "2 workers" in out
+    listed = out.partition("not run, which counts as failed")[2].splitlines()
+    for name in set(SKIPS) - {"module", "import"}:
+        assert SKIPS[name][1] in listed
+
+
+@pytest.mark.parametrize("name", ["module", "import"])
+def test_a_module_that_no_worker_runs_is_seen(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "test_fine.py", FINE)
+    put(tmp_path / f"test_{name}.py", HEAD + SKIPS[name][0])
+    status, out = run(tmp_path, *IN_WORKERS, PYTHONPATH=str(ROOT))
+    assert status == 1, out
+    assert "not run, which counts as failed" in out
+    assert SKIPS[name][1] in out.splitlines()
+
+
+def test_workers_where_all_is_fine_are_fine(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        put(tmp_path / f"test_{name}.py", FINE)
+    status, out = run(tmp_path, *IN_WORKERS, PYTHONPATH=str(ROOT))
+    assert status == 0, out
+    assert "3 passed" in out
+    assert "not run" not in out
+
+
+def test_a_warning_in_a_worker_is_a_failure(tmp_path: Path) -> None:
+    put(tmp_path / "test_it.py", "import warnings\ndef test_it():\n    warnings.warn('x')\n")
+    status, out = run(tmp_path, *IN_WORKERS, "-W", "error", PYTHONPATH=str(ROOT))
+    assert status == 1, out
+    assert "1 failed" in out
+
+
+def test_regenerating_reaches_the_workers(tmp_path: Path) -> None:
+    put(tmp_path / "test_it.py", "def test_it(regenerate):\n    assert regenerate\n")
+    assert run(tmp_path, *IN_WORKERS, "--regenerate", PYTHONPATH=str(ROOT))[0] == 0
+    assert run(tmp_path, *IN_WORKERS, PYTHONPATH=str(ROOT))[0] == 1
 
 
 def test_a_failure_stays_a_failure(tmp_path: Path) -> None:

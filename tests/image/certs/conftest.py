@@ -343,5 +343,7 @@ def clock(servers: CertServers, folder: Path, offset: str) -> list[str]:
 
 @pytest.fixture(scope="package", autouse=True)
 def _begin_with_the_slow_ones(request: pytest.FixtureRequest) -> None:
+    if hasattr(request.config, "workerinput"):
+        return  # whose module is the one that needs them
     if any("troubled" in getattr(item, "fixturenames", ()) for item in request.session.items):
         request.getfixturevalue("troubled")

@@ -38,7 +38,7 @@ def test_the_names_that_are_asked(scene: Scene) -> None:
     [(item, V4) for item in LISTS if 4 in item.families]
     + [(item, V6) for item in LISTS if 6 in item.families]
     + [(item, "example.com") for item in LISTS if not item.families],
-    ids=str,
+    ids=lambda value: value.zone if isinstance(value, DnsList) else str(value),
 )  # fmt: skip
 def test_found_absent_and_unknown_on_each_list(scene: Scene, item: DnsList, what: str) -> None:
     entry = item.entry(what)

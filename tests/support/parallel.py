@@ -1,0 +1,111 @@
+"""Tests in several processes at once (pytest-xdist): which run together, in which order, and locks.
+
+A worker runs a module's tests in their order, as the servers of a module are shared. Each worker
+that has image tests has a world of its own; what exists once on a machine is used under a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+# Modules that share what takes long to make.
+TOGETHER = {
+    "tests/image/certs/test_renewal.py": "tests/image/certs/test_first_boot.py",
+}
+
+# The longest modules, by `make test WORKERS=1` with --durations=0: what is begun first is not what
+# all others wait for in the end. One that is missing here costs some time and nothing else.
+LONGEST_FIRST = (
+    "tests/image/certs/test_trouble.py",
+    "tests/image/test_clients.py",
+    "tests/image/backup/test_restore.py",
+    "tests/image/test_policy_limits.py",
+    "tests/image/certs/test_first_boot.py",
+    "tests/image/backup/test_trouble.py",
+    "tests/image/test_rotation.py",
+    "tests/image/test_events.py",
+    "tests/image/backup/test_backup.py",
+    "tests/image/test_demo.py",
+    "tests/image/test_breakage.py",
+    "tests/image/test_send_test.py",
+    "tests/image/test_publish.py",
+)
+
+# An image test waits for most of its time, and a world with its servers takes about half a GB.
+WORKERS_PER_CORE = 2.5
+BYTES_PER_WORKER = 1 << 30
+
+
+def scope(nodeid: str) -> str:
+    """What one worker runs in one go: a module, or the modules that share its fixtures."""
+    module = nodeid.partition("::")[0]
+    return TOGETHER.get(module, module)
+
+
+def rank(nodeid: str) -> int:
+    """Where a test's scope stands: the longest modules, the other image tests, the rest."""
+    name = scope(nodeid)
+    if name in LONGEST_FIRST:
+        return LONGEST_FIRST.index(name)
+    return len(LONGEST_FIRST) + (not name.startswith("tests/image/"))
+
+
+def workers(cores: int, memory: int, *, image: bool) -> int:
+    """How many workers are best on a machine; `memory` in bytes, `image`: with image tests."""
+    if not image:
+        return cores
+    return max(1, min(round(cores * WORKERS_PER_CORE), memory // BYTES_PER_WORKER))
+
+
+def workers_here(*, image: bool) -> int:
+    """How many workers are best on this machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return workers(len(os.sched_getaffinity(0)), memory, image=image)
+
+
+class ByScope(LoadFileScheduling):  # type: ignore[misc]
+    """Gives workers whole scopes, in the order in which they were collected."""
+
+    def __init__(self, config: pytest.Config, log: object) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope(nodeid)
+
+
+# --- Locks ---------------------------------------------------------------------------------------
+
+
+def _open(name: str) -> IO[str]:
+    folder = Path(tempfile.gettempdir(), f"tambo-tests-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return (folder / f"{name}.lock").open("w")
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """One process of this user's at a time; the kernel frees what a dead one had."""
+    with _open(name) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def taken(name: str) -> IO[str] | None:
+    """The lock, held until this is closed or the process ends; None if another has it."""
+    file = _open(name)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
