@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
-from entrypoint.chasquid.aliases import CATCH_ALL
-from entrypoint.chasquid.userdb import Denied
+from entrypoint.chasquid.userdb import Denied, owner
 from entrypoint.commands.context import Context
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.names import Address, Domain, Login
-from entrypoint.converge.plan import served_aliases, served_users
+from entrypoint.converge import routing
+from entrypoint.converge.routing import End, Way
 from entrypoint.testmail import send
 from entrypoint.testmail.mxprobe import Look
 from entrypoint.testmail.send import Fate, Port, Report, TestMail, Trust
@@ -364,14 +364,27 @@ def mail_settings(address: Address, as_json: bool) -> int:
 
 @dataclass(frozen=True)
 class _Advice:
-    """`targets` is where mail to the address goes; `kept` if that is a Maildir here."""
+    """`logins` send as the address; `ends` is where mail to it goes, if it is received here."""
 
     address: Address
     host: str
-    is_user: bool
+    logins: tuple[str, ...]
     receives: bool
-    targets: tuple[str, ...]
-    kept: bool
+    ends: tuple[End, ...]
+
+    @property
+    def is_user(self) -> bool:
+        return bool(self.logins)
+
+    @property
+    def login(self) -> str:
+        """What to log in as: the address itself, if that is possible."""
+        return self.address if self.address in self.logins or not self.logins else self.logins[0]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Where somebody reads it: other servers and programs."""
+        return tuple(end.where for end in self.ends if end.way in (Way.FORWARDED, Way.PROGRAM))
 
     @property
     def arrives(self) -> bool:
@@ -381,8 +394,9 @@ class _Advice:
     def to_json(self) -> dict[str, Any]:
         return {
             "address": self.address,
-            "user": self.address,
+            "user": self.login,
             "is_user": self.is_user,
+            "logins": list(self.logins),
             "host": self.host,
             "ports": [
                 {"port": 465, "security": "TLS"},
@@ -391,39 +405,35 @@ class _Advice:
             "authentication": "PLAIN",
             "receives": self.receives,
             "goes_to": list(self.targets),
-            "kept": self.kept,
+            "kept": any(end.way is Way.KEPT for end in self.ends),
         }
 
 
 def _advice(context: Context, address: Address) -> _Advice:
-    settings, have = context.settings, context.state().domain(address.domain)
-    secret = have.users.get(address.local)
-    is_user = secret is not None and not isinstance(secret, Denied)
+    settings, state = context.settings, context.state()
+    logins = [
+        f"{name}@{address.domain}"
+        for name, secret in state.domain(address.domain).users.items()
+        if owner(name) == owner(address.local) and not isinstance(secret, Denied)
+    ]
     receives = address.domain in settings.receiving
-    rules = served_aliases(settings, have)
-    own = rules.get(address.local)
-    if own is None and address.local not in served_users(have):
-        own = rules.get(CATCH_ALL)
-    targets = tuple(
-        str(item).replace(f"{CATCH_ALL}@", f"{address.local}@", 1) for item in own or ()
-    )
-    kept = own is None and address.local in served_users(have)
-    return _Advice(address, str(settings.mail_hostname), is_user, receives, targets, kept)
+    ends = routing.load(settings, state).ends(address) if receives else ()
+    host = str(settings.mail_hostname)
+    return _Advice(address, host, tuple(sorted(logins)), receives, ends)
 
 
 def _settings(found: _Advice) -> Iterator[str]:
     address, host = found.address, found.host
     if not found.is_user:
-        yield from textwrap.wrap(
-            f"{address} is no user yet, so it cannot send. Add it: docker exec mail add-user "
-            f"{address}", _WIDTH,
-        )  # fmt: skip
+        yield f"{address} is no user yet, so it cannot send. Add it:"
+        yield ""
+        yield f"    docker exec mail add-user {address}"
         yield ""
     yield "For a mail program or a web service that sends:"
     yield ""
     yield f"    server           {host}"
     yield "    port, security   465 with SSL/TLS, or 587 with STARTTLS"
-    yield f"    user name        {address}"
+    yield f"    user name        {found.login}"
     yield "    password         what add-user or set-password showed or took"
     yield '    authentication   PLAIN: "normal password", "plain", or left to the program.'
     yield '                     "LOGIN", CRAM-MD5, NTLM and OAuth are not offered'
@@ -439,7 +449,7 @@ def _settings(found: _Advice) -> Iterator[str]:
         ),
         f'Your name, {address}, leave "Treat as an alias" on. Next step.',
         (
-            f"SMTP server {host}, port 465 and SSL (or 587 and TLS); user name {address}, its "
+            f"SMTP server {host}, port 465 and SSL (or 587 and TLS); user name {found.login}, its "
             "password. Add account. The certificate must be a trusted one: docker exec mail "
             "list-certs."
         ),
@@ -463,9 +473,13 @@ def _code(found: _Advice) -> str:
     if found.targets:
         return f"It comes to you by the alias that exists: {', '.join(found.targets)}."
     add = f"docker exec mail add-alias {found.address} you@gmail.com"
-    if found.kept:
-        return (
-            f"NOTHING FORWARDS IT: it would be kept in data/mail here. First: {add} (or "
-            "FORWARD_TO in .env)."
-        )
-    return f"IT WOULD BE REFUSED: no alias takes it. First: {add} (or FORWARD_TO in .env)."
+    match found.ends[0]:
+        case End(Way.KEPT, where):
+            why = f"NOTHING FORWARDS IT: it would be kept in data/mail here, for {where}."
+        case End(Way.NOBODY, where):
+            why = f"IT WOULD BE LOST: an alias leads to {where}, which does not exist."
+        case End(Way.CIRCLE, where):
+            why = f"IT WOULD NOT ARRIVE: the aliases are a loop, {where}."
+        case _:
+            why = "IT WOULD BE REFUSED: no alias takes it."
+    return f"{why} First: {add} (or FORWARD_TO in .env)."

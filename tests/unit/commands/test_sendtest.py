@@ -286,11 +286,46 @@ def test_an_address_that_nobody_has(server: Server) -> None:
     assert "add-user nobody@example.com" in done.out
 
 
+def test_an_alias_to_nobody_leads_the_code_nowhere(server: Server) -> None:
+    put_domain(server.context.paths, EXAMPLE_COM, users=USERS, aliases="i: ghost\n")
+    done = server.run("mail-settings", "i@example.com")
+    text = " ".join(done.out.split())
+    assert "IT WOULD BE LOST: an alias leads to ghost@example.com, which does not exist" in text
+    assert done.status == 1
+
+
+def test_aliases_in_a_loop_lead_the_code_nowhere(server: Server) -> None:
+    put_domain(server.context.paths, EXAMPLE_COM, users=USERS, aliases="i: j\nj: i\n")
+    done = server.run("mail-settings", "i@example.com")
+    text = " ".join(done.out.split())
+    assert "the aliases are a loop, i@example.com → j@example.com → i@example.com" in text
+    assert done.status == 1
+
+
+def test_an_alias_by_another_alias_leads_the_code_to_its_reader(server: Server) -> None:
+    put_domain(
+        server.context.paths, EXAMPLE_COM, users=USERS, aliases="i: team\nteam: me@example.net\n"
+    )
+    done = server.run("mail-settings", "i@example.com")
+    assert "by the alias that exists: me@example.net" in " ".join(done.out.split())
+    assert done.status == 0
+
+
+def test_a_user_who_has_named_credentials_alone(server: Server) -> None:
+    users = USERS.replace('"i"', '"i+phone"')
+    put_domain(server.context.paths, EXAMPLE_COM, users=users, aliases="i: me@example.net\n")
+    done = server.run("mail-settings", "i@example.com")
+    assert "is no user yet" not in done.out
+    assert "user name        i+phone@example.com" in done.out
+    assert done.status == 0
+
+
 def test_settings_for_programs(server: Server) -> None:
     put_domain(server.context.paths, EXAMPLE_COM, users=USERS, aliases="i: *@example.net\n")
     found = json.loads(server.run("mail-settings", "i@example.com", "--json").out)
     assert found == {
         "address": "i@example.com", "user": "i@example.com", "is_user": True,
+        "logins": ["i@example.com"],
         "host": "smtp.example.com",
         "ports": [{"port": 465, "security": "TLS"}, {"port": 587, "security": "STARTTLS"}],
         "authentication": "PLAIN", "receives": True, "goes_to": ["i@example.net"], "kept": False,
