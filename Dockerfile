@@ -29,6 +29,15 @@ RUN pip --python /opt/tambo/bin/python install --no-deps --no-build-isolation --
  && find /opt/tambo -name '*.pyc' -delete \
  && /opt/tambo/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tambo/lib
 
+# ---- the post-data hook, which chasquid starts for each message ----
+FROM ${BASE} AS hook
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
+COPY hook /src/hook
+RUN /src/hook/build.sh -static-pie -s -o /post-data
+
 # ---- git and ssh, for the backup ----
 # Their packages would bring Perl and more, 112 MB; what is used of them are three programs of 8 MB.
 FROM ${BASE} AS git
@@ -72,7 +81,7 @@ RUN sed -E 's/^Suites:.*/Suites: forky/; /^$/,$d' /etc/apt/sources.list.d/debian
  && printf 'Package: *\nPin: release n=forky\nPin-Priority: 100\n\nPackage: chasquid acme.sh\nPin: release n=forky\nPin-Priority: 990\n' \
       > /etc/apt/preferences.d/forky \
  && apt-get update \
- && apt-get install -y --no-install-recommends acme.sh bind9-dnsutils ca-certificates chasquid curl libcurl3t64-gnutls netcat-openbsd openssl python3 \
+ && apt-get install -y --no-install-recommends acme.sh bind9-dnsutils ca-certificates chasquid curl libcurl3t64-gnutls openssl python3 \
  && dpkg --compare-versions "$(dpkg-query -Wf '${Version}' chasquid)" ge 1.19 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* /etc/chasquid /var/lib/chasquid \
       /etc/apt/sources.list.d/forky.sources /etc/apt/preferences.d/forky
@@ -84,6 +93,7 @@ RUN git --version \
 
 COPY --from=python /opt/tambo /opt/tambo
 COPY rootfs/ /
+COPY --from=hook /post-data /usr/lib/tambo/hooks/post-data
 # One program, a link for each verb: docker exec mail add-user …
 RUN ln -s /opt/tambo/bin/tambo /usr/local/bin/tambo \
  && for verb in $(tambo verbs); do ln -s tambo "/usr/local/bin/$verb"; done \

@@ -14,7 +14,7 @@ WORKERS ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
-SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/acme rootfs/usr/lib/tambo/mda rootfs/usr/lib/tambo/hooks/post-data .ci/run
+SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/acme rootfs/usr/lib/tambo/mda hook/*.sh .ci/run
 # The base image's name, found once, when first needed: the engine must run by then.
 BASE = $(eval BASE := $$(shell tools/base-image.sh))$(or $(BASE),$(error no base image))
 REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -26,6 +26,10 @@ help: ## list the targets
 .PHONY: engine
 engine: ## a running Docker engine, installed if this is a bare machine
 	@tools/engine.sh
+
+.PHONY: compiler
+compiler: ## a C compiler for the hook's tests, installed if this is a bare machine
+	@tools/compiler.sh
 
 .PHONY: image
 image: engine ## build the image, called tambo (IMAGE=other: another name)
@@ -45,12 +49,13 @@ $(VENV)/done: requirements/dev.txt requirements/build.txt tools/venv.sh
 	@touch $@
 
 .PHONY: check
-check: engine $(VENV)/done ## linters, types, layers, generated files
+check: engine compiler $(VENV)/done ## linters, types, layers, generated files
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck $(SCRIPTS)
+	hook/build.sh -fanalyzer -c -o /dev/null
 	$(BIN)/hadolint Dockerfile tests/clients/Dockerfile tests/world/Dockerfile
 	$(BIN)/yamllint --strict .
 	$(BIN)/python -m tools.generate --check
@@ -58,7 +63,7 @@ check: engine $(VENV)/done ## linters, types, layers, generated files
 	WORLD_NET4=198.51.100 WORLD_NET6=2001:db8:7 WORLD_RESOLV_CONF=/dev/null docker compose -f tests/world/compose.yaml config -q
 
 .PHONY: unit
-unit: $(VENV)/done ## the tests that need no engine (WORKERS=1: one at a time)
+unit: compiler $(VENV)/done ## the tests that need no engine (WORKERS=1: one at a time)
 	$(BIN)/pytest -q -n $(WORKERS) -m "not image"
 
 .PHONY: test

@@ -22,6 +22,10 @@ _MAX_LOGINS = 4096  # connections whose log-in is remembered
 _LOGIN_LIFE = 1260.0  # seconds; chasquid closes a connection after 20 minutes (server.go)
 _MAX_PENDING = 10_000  # messages whose deferrals are remembered
 _GIVEN_UP = "given up; the last answer was: "
+# What the hook says for want of an answer begins so (hook/post-data.c).
+_UNJUDGED = "4.3.0 the policy service "
+# Only a hook that could not be started, or was killed, leaves chasquid without a word.
+_NO_HOOK = f"{_UNJUDGED}cannot be asked: its hook could not be run"
 
 
 class Kind(StrEnum):
@@ -68,6 +72,11 @@ class Event:
     text: str = ""
     ok: bool = True
     next: float = 0.0
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Whether a message was refused for now because the policy service gave no answer."""
+        return self.kind is Kind.REFUSED and self.text.startswith(_UNJUDGED)
 
     def to_json(self) -> dict[str, Any]:
         """Without what is empty; `ok` for log-ins alone."""
@@ -199,7 +208,8 @@ def _event(pattern: re.Pattern[str], parts: dict[str, str], at: float) -> Event 
         kind = Kind.RECEIVED if pattern is _RECEIVED else Kind.REFUSED
         # Go writes a list as [a b]; only a space can be between two addresses.
         names = tuple(clean(name, _MAX_NAME) for name in parts["to"].split(" ") if name)
-        return replace(event, kind=kind, recipients=names)
+        text = _NO_HOOK if kind is Kind.REFUSED and not event.text else event.text
+        return replace(event, kind=kind, recipients=names, text=text)
     if pattern in (_TRIED, _RUN):
         how = {"": Kind.SENT, "temporary": Kind.DEFERRED, "permanent": Kind.BOUNCED}
         return replace(event, kind=how[parts["how"]], recipients=(clean(parts["to"], _MAX_NAME),))

@@ -11,7 +11,7 @@ from entrypoint.converge.plan import rules
 from entrypoint.policy import decide
 
 _WHY_NOBODY = "Perhaps a name is misspelt: whom it was meant for does not have it."
-_WHY_DOWN = "Without it nobody can send; incoming mail is taken unseen."
+_WHY_DOWN = "Without it no mail is taken: it is refused for now, in both directions."
 _WHY_ALARM = "Perhaps a password is in other hands."
 
 

@@ -66,6 +66,7 @@ def _look(context: Context, now: float) -> dict[str, Any]:
             "seconds": holder.get("seconds"),
             "starts": holder.get("starts"),
         },
+        "unjudged": _unjudged(holder, now),
         "certificates": _certificates(context, current, now),
         "queue": _queue(context, now),
         "last_hour": _last_hour(context, now),
@@ -81,6 +82,17 @@ def _look(context: Context, now: float) -> dict[str, Any]:
         ],
         "doctor": _doctor(context),
     }
+
+
+def _unjudged(holder: dict[str, Any], now: float) -> dict[str, Any]:
+    """Messages refused for want of an answer of the policy service, since the holder's start.
+
+    `count` is None if the holder does not say.
+    """
+    found = holder.get("unjudged") or {}
+    last = found.get("last")
+    seconds = None if last is None else round(max(0.0, now - float(last)), 1)
+    return {"count": found.get("count"), "last_seconds": seconds}
 
 
 def _certificates(context: Context, current: State, now: float) -> list[dict[str, Any]]:
@@ -148,6 +160,11 @@ def _screen(found: dict[str, Any]) -> Iterator[str]:
         yield f"  {'chasquid':<14} {'running':<10} {_age(chasquid['seconds'])}{starts}"
     else:
         yield f"  {'chasquid':<14} down"
+    unjudged = found["unjudged"]
+    if unjudged["count"]:
+        yield "Refused for now (451), as the policy service did not answer"
+        last = _age(unjudged["last_seconds"])
+        yield f"  {unjudged['count']} since the start, the last {last} ago"
     yield "Certificates"
     for item in found["certificates"]:
         yield f"  {item['name']:<40} {item['days_left']} days left"

@@ -191,6 +191,8 @@ class Holder:
     _listening: int = 0
     _hangups: int = 0
     _last_words: str = ""
+    _unjudged: int = 0  # messages refused for want of an answer of the policy service
+    _unjudged_at: float | None = None  # the last of them
     _mourning: asyncio.Task[None] | None = None
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -322,6 +324,9 @@ class Holder:
     def _tell(self, event: Event) -> None:
         output.log("mail", str(event), at=event.at, fields=_fields(event))
         self.outbox.put(event)
+        if event.is_unjudged:
+            self._unjudged += 1
+            self._unjudged_at = event.at
 
     async def _read_words(self, fd: int) -> None:
         """chasquid's own log, a line at a time."""
@@ -456,6 +461,7 @@ class Holder:
             "seconds": round(time.monotonic() - self._started, 1),
             "starts": self._starts,
             "last_words": self._last_words,
+            "unjudged": {"count": self._unjudged, "last": self._unjudged_at},
             "events": self.outbox.status(),
             "connections": self.connections.status() if self.connections else {"watched": False},
         }

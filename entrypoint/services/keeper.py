@@ -177,7 +177,7 @@ class Keeper:
             self._silent += 1
             if self._silent < _POLICY_SILENT:
                 return self._alarms
-            text = f"The policy service does not answer ({error}): nobody can send, mail comes in."
+            text = f"The policy service does not answer ({error}): no mail is taken."
             fix = "it starts again by itself; if it does not: docker compose restart"
             return (Finding("policy-down", Level.FAIL, text, fix),)
         self._silent = 0

@@ -39,7 +39,12 @@ from entrypoint.policy.abuse import Outcomes
 from entrypoint.policy.decide import Answer, Code, Envelope, Room, Rules
 from entrypoint.policy.usagelog import Ledger
 
-BACKLOG = 4096  # hooks that wait while this one is busy
+# Hooks that wait until this one looks, and hooks that it listens to; more are refused at once. Each
+# is a process and a thread of chasquid's, and chasquid ends if it gets no further thread: all have
+# to fit into the container's pids_limit (2,048), however long this one hangs.
+BACKLOG = 256
+_MOST = 256
+_BUSY = decide.later("4.3.0", "the policy service is asked too much; try again in a minute")
 _CHUNK = 65536  # bytes
 _MAX_PREAMBLE = 65536  # bytes; chasquid takes 100 recipients of 256 bytes
 _PATIENCE = 60.0  # seconds for a hook to hand over its message; chasquid gives it as many
@@ -105,6 +110,7 @@ class Policy:
     _room: tuple[float, Room | None] = (0.0, None)
     _full: str = ""
     _seen: int = 0  # the number of the last event
+    _asked: int = 0  # by so many hooks just now
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.paths.policy)
@@ -138,8 +144,8 @@ class Policy:
 
     def _say_if_it_had_died(self) -> None:
         if self._alive.exists():
-            self.log("policy", "error: the policy service had died, and is back; meanwhile nobody "
-                     "could send")  # fmt: skip
+            self.log("policy", "error: the policy service had died, and is back; meanwhile no mail "
+                     "was taken")  # fmt: skip
         self._alive.touch()
 
     async def _nudge(self) -> None:
@@ -151,14 +157,21 @@ class Policy:
     # The hook
 
     async def _hook(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._asked += 1
         try:
+            if self._asked > _MOST:
+                writer.write(f"{_BUSY}\n".encode())
+                return
             async with asyncio.timeout(_PATIENCE):
                 envelope, section, has_nul = await read_message(reader)
             writer.write(f"{self.judge(envelope, section, has_nul=has_nul)}\n".encode())
             await writer.drain()
+        except ConnectionError:
+            pass  # the hook has waited for long enough, refused the message itself, and said so
         except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError) as error:
             self.log("policy", f"warning: a question could not be answered: {clean(str(error))}")
         finally:
+            self._asked -= 1
             writer.close()
 
     def judge(self, envelope: Envelope, section: bytes, *, has_nul: bool = False) -> Answer:
@@ -167,9 +180,7 @@ class Policy:
             return full
         rules = self.rules()
         if rules is None:
-            if envelope.login:
-                return decide.later("4.3.0", "the rules for senders cannot be read")
-            return decide.accept("no rules")
+            return decide.later("4.3.0", "the rules for senders cannot be read")
         login = decide.login_of(envelope)
         if login and (pause := self.pauses.get(login)):
             return decide.paused(login, pause.why)
@@ -527,7 +538,7 @@ def notice(host: str, login: str, item: Pause) -> EmailMessage:
 
 
 def deliver(message: EmailMessage, to: str) -> None:
-    """To chasquid, as mail that arrives; it takes it without this service too. Raises OSError and
+    """To chasquid, as mail that arrives, which asks this service about it. Raises OSError and
     smtplib.SMTPException."""
     with smtplib.SMTP("127.0.0.1", 25, local_hostname="localhost", timeout=20) as smtp:
         smtp.send_message(message, from_addr="<>", to_addrs=[to])

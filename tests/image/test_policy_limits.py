@@ -117,7 +117,21 @@ def stopped(server: Server) -> Iterator[None]:
         server.machine.run("kill", "-CONT", str(pid))
 
 
-def test_hung_it_holds_up_submissions_alone(server: Server) -> None:
+def taken_in_time(server: Server) -> str:
+    """The subject of a message that comes in, tried again as other servers do."""
+
+    def once() -> str:
+        try:
+            return smtp.deliver(server.ipv4, USER)
+        except smtplib.SMTPDataError as error:
+            if error.smtp_code != 451:
+                raise
+            return ""
+
+    return wait_until(once, "incoming mail is taken", timeout=60)
+
+
+def test_hung_it_takes_nothing(server: Server) -> None:
     # Its watchdog may end it meanwhile, which is what that is for.
     server.log.tolerate(DIED, DOWN)
     user = f"hung@{DOMAIN}"
@@ -126,7 +140,9 @@ def test_hung_it_holds_up_submissions_alone(server: Server) -> None:
         since = time.monotonic()
         assert send(server, secret, user) == 451
         assert time.monotonic() - since < 10
-        subject = smtp.deliver(server.ipv4, USER)
+        with pytest.raises(smtplib.SMTPDataError, match=r"451.*the policy service does not answer"):
+            smtp.deliver(server.ipv4, USER)
+    subject = taken_in_time(server)
     wait_until(lambda: [text for text in server.kept(USER) if subject in text], "mail came in")
     wait_until(lambda: answers(server), "it answers again", timeout=20)
     assert send(server, secret, user) == 250
@@ -151,7 +167,7 @@ def test_slow_it_is_waited_for_and_no_longer_than_ten_seconds(server: Server) ->
             since = time.monotonic()
             assert send(server, secret, user) in (250, 451)
             assert time.monotonic() - since < 12
-        subject = smtp.deliver(server.ipv4, USER)
+        subject = taken_in_time(server)
     finally:
         end.set()
         thread.join()
@@ -159,7 +175,7 @@ def test_slow_it_is_waited_for_and_no_longer_than_ten_seconds(server: Server) ->
     wait_until(lambda: answers(server), "it answers again", timeout=20)
 
 
-def test_killed_again_and_again_mail_comes_in_and_nothing_is_lost(server: Server) -> None:
+def test_killed_again_and_again_what_was_taken_is_not_lost(server: Server) -> None:
     server.log.tolerate(DIED, DOWN)
     user = f"killed@{DOMAIN}"
     secret = server.add_user(user)
@@ -175,10 +191,10 @@ def test_killed_again_and_again_mail_comes_in_and_nothing_is_lost(server: Server
     thread.start()
     try:
         codes = Counter(send(server, secret, user) for _ in range(10))
-        subjects = [smtp.deliver(server.ipv4, USER) for _ in range(10)]
     finally:
         end.set()
         thread.join()
+    subjects = [taken_in_time(server) for _ in range(10)]
     assert set(codes) <= {250, 451}
     wait_until(
         lambda: all(any(subject in text for text in server.kept(USER)) for subject in subjects),
@@ -199,7 +215,7 @@ def test_its_silence_is_an_alarm(server: Server) -> None:
         wait_until(lambda: not healthy(), "it is unhealthy", timeout=12)
         said = server.verb("tambo", "health").stderr
         assert "The policy service does not answer" in said
-        assert "nobody can send, mail comes in" in said
+        assert "no mail is taken" in said
     wait_until(healthy, "all is well again", timeout=25)
 
 

@@ -109,6 +109,23 @@ def test_refusals(said: str, sender: str, recipients: tuple[str, ...], why: str)
     assert (event.sender, event.recipients, event.text) == (sender, recipients, why)
 
 
+@pytest.mark.parametrize(
+    ("said", "text", "unjudged"),
+    [
+        ("4.3.0 the policy service does not answer (time-out)",) * 2 + (True,),
+        # A hook that could not be started has nothing to say.
+        ("", "4.3.0 the policy service cannot be asked: its hook could not be run", True),
+        ("5.7.1 not as j@example.com",) * 2 + (False,),
+        ("4.3.1 the disk is nearly full",) * 2 + (False,),
+        ("no: 4.3.0 the policy service ",) * 2 + (False,),
+    ],
+)  # fmt: skip
+def test_a_refusal_for_want_of_an_answer_is_known(said: str, text: str, unjudged: bool) -> None:
+    event = read(f"{PEER} rejected from=a@example.net to=[b@example.com] - {said}")
+    assert (event.kind, event.recipients) == (Kind.REFUSED, ("b@example.com",))
+    assert (event.text, event.is_unjudged) == (text, unjudged)
+
+
 def test_a_program_as_a_target() -> None:
     event = read(f"{ID} from=a@example.net to=/bin/sort -r sent")
     assert (event.kind, event.recipients) == (Kind.SENT, ("/bin/sort -r",))

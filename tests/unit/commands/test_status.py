@@ -80,6 +80,27 @@ def test_the_screen(server: Server) -> None:
     assert len(lines) <= 40
 
 
+def test_what_was_refused_unjudged_is_counted(server: Server, answers: dict[str, Any]) -> None:
+    answers["status"] = {**HOLDER, "unjudged": {"count": 12, "last": NOW - 200}}
+    lines = server.run("status").out.splitlines()
+    where = lines.index("Refused for now (451), as the policy service did not answer")
+    assert lines[where + 1] == "  12 since the start, the last 3 min ago"
+    found = json.loads(server.run("status", "--json").out)
+    assert found["unjudged"] == {"count": 12, "last_seconds": 200.0}
+
+
+@pytest.mark.parametrize(
+    ("said", "count"), [({}, None), ({"unjudged": {"count": 0, "last": None}}, 0)]
+)
+def test_without_such_refusals_there_is_no_line(
+    server: Server, answers: dict[str, Any], said: dict[str, Any], count: int | None
+) -> None:
+    answers["status"] = {**HOLDER, **said}
+    assert "did not answer" not in server.run("status").out
+    found = json.loads(server.run("status", "--json").out)
+    assert found["unjudged"] == {"count": count, "last_seconds": None}
+
+
 def test_for_programs(server: Server, answers: dict[str, Any]) -> None:
     answers["queue"] = {**QUEUE, "depth": 0, "oldest": None}
     found = json.loads(server.run("status", "--json").out)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +58,45 @@ def test_what_run_loses_is_made_again_and_data_is_not_touched(paths: Paths, ids:
     assert [name for name in before if before[name] != after.pop(name)] == ["run/tambo/owed"]
     assert after == {}
     assert not [path for path in outcome.changed if path.is_relative_to(paths.data)]
+
+
+_WATCHER = """
+import os, select, sys
+looks = missing = 0
+while not select.select([0], [], [], 0)[0]:
+    for _ in range(200):
+        looks += 1
+        try:
+            os.stat(sys.argv[1])
+        except OSError:
+            missing += 1
+print(looks, missing)
+"""
+
+
+def test_the_hook_is_there_at_every_moment(paths: Paths, ids: Ids) -> None:
+    """chasquid takes every message unasked while os.Stat says that there is no hook."""
+    run(paths, ids)
+    put(paths.lib / "hooks/post-data", "")
+    put(paths.lib / "hooks/other", "")
+    watcher = subprocess.Popen(  # noqa: S603 (this interpreter)
+        [sys.executable, "-I", "-S", "-c", _WATCHER, paths.post_data],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for number in range(30):
+        put_domain(paths, EXAMPLE_COM, users=USERS, aliases=f"a{number}: i\n")
+        if number % 3 == 0:
+            aside = paths.post_data.with_name("aside")
+            aside.symlink_to(paths.lib / "hooks/other")
+            aside.replace(paths.post_data)
+            put(paths.chasquid / "hooks/alias-resolve", "not planned")
+            put(paths.chasquid / "domains/example.net/users", "not planned")
+        run(paths, ids, MAIL_DOMAINS="example.com example.org" if number % 2 else "example.com")
+        assert paths.post_data.readlink() == paths.lib / "hooks/post-data"
+    printed, _ = watcher.communicate("\n", timeout=10)
+    looks, missing = map(int, printed.split())
+    assert looks > 1000
+    assert missing == 0
 
 
 def test_users_and_aliases_need_a_reload(paths: Paths, ids: Ids) -> None:

@@ -525,6 +525,23 @@ def test_the_mail_log_has_an_event_a_line(start: Make) -> None:
     assert "2026-01-02T03:04:05.000Z mail     one\n" in holder.log, "its own time"
 
 
+def test_refusals_for_want_of_an_answer_are_counted(start: Make) -> None:
+    refused = "203.0.113.7:4711 rejected from=a@example.net to=[i@example.com] - "
+    stamp = "2026-01-02 03:04:05.000006 "
+    holder = start(
+        mail=[
+            f"{stamp}{refused}\n",
+            f"{stamp}{refused}4.3.0 the policy service does not answer (time-out)\n",
+            f"{stamp}{refused}5.7.1 no\n",
+        ]
+    )
+    until(lambda: len(holder.events("mail")) >= 3)
+    assert holder.ask("status")["unjudged"] == {"count": 2, "last": 1767323045.000006}
+    assert [": 4.3.0 the policy service " in line for line in holder.events("mail")] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
 def test_what_a_remote_says_is_never_an_event_of_its_own(start: Make) -> None:
     """It may begin a line with the very words of another event."""
     forged = f"{ATTEMPT}sent\n" * 3

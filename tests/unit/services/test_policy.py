@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from entrypoint.policy.abuse import FAILURES
 from entrypoint.policy.decide import Envelope, LoginRules, Rules
 from entrypoint.services import policy as service
 from entrypoint.services.policy import Policy
+from tests.support.wait import wait_until
 from tests.unit.kit import put
 
 NOW = 1_800_014_400.0
@@ -152,11 +153,11 @@ def test_rules_that_broke_serve_on(mine: Service) -> None:
     assert mine.send()[:3] == "250"
 
 
-def test_without_rules_nobody_sends_and_mail_comes_in(mine: Service) -> None:
+def test_without_rules_nothing_is_taken(mine: Service) -> None:
     mine.paths.policy_rules.unlink()
     mine.again()
     assert mine.send()[:9] == "451 4.3.0"
-    assert mine.send(login="", sender="x@outside.example")[:3] == "250"
+    assert mine.send(login="", sender="x@outside.example")[:9] == "451 4.3.0"
 
 
 # Pausing
@@ -337,7 +338,9 @@ class Running:
         async def serve() -> None:
             self._stop = asyncio.Event()
             servers = (
-                await asyncio.start_unix_server(self._policy._hook, sock=hooks),
+                await asyncio.start_unix_server(
+                    self._policy._hook, sock=hooks, backlog=service.BACKLOG
+                ),
                 await asyncio.start_unix_server(self._policy._verb, sock=verbs),
             )
             self._ready.set()
@@ -382,6 +385,20 @@ def test_a_question_in_any_pieces(running: Running) -> None:
     for size in (1, 7, len(whole)):
         pieces = [whole[start : start + size] for start in range(0, len(whole), size)]
         assert ask(running.socket, *pieces) == b"250 2.0.0 i@example.com may send this\n"
+
+
+def test_more_hooks_than_there_may_be_processes_are_refused_at_once(running: Running) -> None:
+    whole = preamble(**{"login": LOGIN, "from": LOGIN}) + MESSAGE
+    with ExitStack() as waiting:
+        for _ in range(service._MOST):
+            connection = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(running.socket))
+            connection.sendall(b"tambo 1\n")
+        with socket.socket(socket.AF_UNIX) as one_more:
+            one_more.connect(str(running.socket))
+            one_more.settimeout(10)
+            assert one_more.recv(1000) == f"{service._BUSY}\n".encode()
+    wait_until(lambda: ask(running.socket, whole)[:3] == b"250", "there is room again")
 
 
 def test_a_header_section_without_end_is_cut_off(running: Running, mine: Service) -> None:
