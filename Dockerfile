@@ -67,11 +67,13 @@ LABEL org.opencontainers.image.title="tambo" \
 
 # The numbers stand in entrypoint/common/identity.py too. chasquid's package would make its user only if
 # adduser were installed, and say nothing.
-RUN groupadd --gid 10025 chasquid && groupadd --gid 10465 tambo \
+RUN groupadd --gid 10025 chasquid && groupadd --gid 10465 tambo && groupadd --gid 10466 auth \
  && useradd --uid 10025 --gid 10025 --no-create-home --home-dir /nonexistent \
     --shell /usr/sbin/nologin chasquid \
- && useradd --uid 10465 --gid 10465 --groups chasquid --no-create-home --home-dir /nonexistent \
-    --shell /usr/sbin/nologin tambo
+ && useradd --uid 10465 --gid 10465 --groups chasquid,auth --no-create-home \
+    --home-dir /nonexistent --shell /usr/sbin/nologin tambo \
+ && useradd --uid 10466 --gid 10466 --no-create-home --home-dir /nonexistent \
+    --shell /usr/sbin/nologin auth
 
 # chasquid >= 1.19 and acme.sh come from forky, by pin, and nothing else does. Its sources are the
 # base image's own with the suite's name replaced. chasquid < 1.19 has an unauthenticated crash.

@@ -1,80 +1,32 @@
 """chasquid's users file: who may log in, and with what.
 
-Reading and writing are text to text; the volume is State's and apply's business. Passwords are
-stored as scrypt (RFC 7914) with parameters per user, as chasquid does.
+Reading and writing are text to text; the volume is State's and apply's business. How a password is
+stored and checked: passwords.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from entrypoint.chasquid import textproto
+from entrypoint.chasquid.passwords import CHOSEN_LOG_N as CHOSEN_LOG_N
+from entrypoint.chasquid.passwords import GENERATED_LOG_N as GENERATED_LOG_N
+from entrypoint.chasquid.passwords import MAX_MEMORY
+from entrypoint.chasquid.passwords import Denied as Denied
+from entrypoint.chasquid.passwords import Plain as Plain
+from entrypoint.chasquid.passwords import Scrypt as Scrypt
+from entrypoint.chasquid.passwords import Secret as Secret
 from entrypoint.common.names import shown
 
-# chasquid's own default, for secrets that people choose: about 35 ms and 16 MiB a try.
-CHOSEN_LOG_N = 14
-# A generated secret has 140 random bits: no work factor makes guessing it harder, and a cheap one
-# lets a client that logs in for every message send four times as many.
-GENERATED_LOG_N = 1
 MIN_PASSWORD = 8  # characters (NIST SP 800-63B 5.1.1.2)
 MAX_PASSWORD = 512  # bytes; an AUTH line may have 1000 octets of base64 (chasquid)
 
 # Without i, l, o, 0, 1: it is sometimes read aloud or typed.
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-_MAX_MEMORY = 64 * 1024 * 1024  # bytes that one log-in may cost
 
-
-@dataclass(frozen=True)
-class Scrypt:
-    """A password's hash. `matches` is constant-time in the hash."""
-
-    log_n: int
-    r: int
-    p: int
-    salt: bytes = field(repr=False)
-    key: bytes = field(repr=False)
-
-    @classmethod
-    def of(cls, password: str, log_n: int) -> Scrypt:
-        blank = cls(log_n=log_n, r=8, p=1, salt=secrets.token_bytes(16), key=bytes(32))
-        return replace(blank, key=blank._derive(password))
-
-    def _derive(self, password: str) -> bytes:
-        return hashlib.scrypt(
-            password.encode(), salt=self.salt, n=1 << self.log_n, r=self.r, p=self.p,
-            dklen=len(self.key), maxmem=2 * _MAX_MEMORY,
-        )  # fmt: skip
-
-    def matches(self, password: str) -> bool:
-        return hmac.compare_digest(self._derive(password), self.key)
-
-
-@dataclass(frozen=True)
-class Plain:
-    """A password in clear, as chasquid allows for tests. Read, kept, never written by tambo."""
-
-    password: bytes = field(repr=False)
-
-    def matches(self, password: str) -> bool:
-        return hmac.compare_digest(password.encode(), self.password)
-
-
-@dataclass(frozen=True)
-class Denied:
-    """The address exists and receives, but never logs in."""
-
-    def matches(self, _password: str) -> bool:
-        return False
-
-
-Secret = Scrypt | Plain | Denied
 Users = Mapping[str, Secret]
-
 
 # Between a user and the purpose of one of several credentials: `i+newsletter`. chasquid cuts there
 # (suffix_separators): to mail such a name is the user's.
@@ -141,7 +93,7 @@ def _secret(name: str, value: Any) -> Secret:
             and 1 <= scrypt.r <= 32
             and 1 <= scrypt.p <= 16
             and scrypt.logN < 16 * scrypt.r  # RFC 7914 section 2
-            and 128 * scrypt.r * (1 << scrypt.logN) <= _MAX_MEMORY
+            and 128 * scrypt.r * (1 << scrypt.logN) <= MAX_MEMORY
             and scrypt.keyLen == len(scrypt.encrypted)
             and 16 <= scrypt.keyLen <= 64
             and scrypt.salt

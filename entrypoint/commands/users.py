@@ -14,7 +14,7 @@ import click
 
 from entrypoint.accounts import permissions
 from entrypoint.chasquid import userdb
-from entrypoint.chasquid.userdb import CHOSEN_LOG_N, GENERATED_LOG_N, Denied, Scrypt, Secret
+from entrypoint.chasquid.userdb import GENERATED_LOG_N, Denied, Scrypt, Secret
 from entrypoint.commands.context import Context
 from entrypoint.commands.options import GrantType
 from entrypoint.common.errors import Exit, UserError
@@ -422,7 +422,7 @@ def _new_secret(*, prompt: bool, from_stdin: bool) -> tuple[str | None, Secret]:
             "choose a longer one, or leave the option out to have one made",
             exit_code=Exit.USAGE,
         ) from None
-    return None, Scrypt.of(password, CHOSEN_LOG_N)
+    return None, Scrypt.chosen(password)
 
 
 def _stdin_line() -> str:

@@ -20,6 +20,7 @@ _CAPABILITY_VERSION = 0x20080522  # the third, of 64 bits (capget(2))
 class Owner(Enum):
     TAMBO = "tambo"
     CHASQUID = "chasquid"
+    AUTH = "auth"  # reads how chosen passwords are stored
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Ids:
 
     @classmethod
     def image(cls) -> Ids:
-        numbers = {Owner.TAMBO: 10465, Owner.CHASQUID: 10025}
+        numbers = {Owner.TAMBO: 10465, Owner.CHASQUID: 10025, Owner.AUTH: 10466}
         return cls(users=numbers, groups=numbers)
 
     @classmethod
@@ -51,13 +52,15 @@ class Capability(IntEnum):
 def drop(ids: Ids, owner: Owner, keep: Collection[Capability] = ()) -> None:
     """Become `owner` for good; a no-op unless root.
 
-    tambo also joins chasquid's group, so that it may hand files to it. All capabilities go with
-    the UID (capabilities(7), "effect of user ID changes") but those to `keep`, which `raised`
-    makes effective; programs that are started get none, and no-new-privileges keeps them away.
+    tambo also joins the groups of the others, so that it may hand files to them. All capabilities
+    go with the UID (capabilities(7), "effect of user ID changes") but those to `keep`, which
+    `raised` makes effective; programs that are started get none, and no-new-privileges keeps them
+    away.
     """
     if os.geteuid() != 0:
         return
-    extra = [ids.groups[Owner.CHASQUID]] if owner is Owner.TAMBO else []
+    others = (Owner.CHASQUID, Owner.AUTH)
+    extra = [ids.groups[other] for other in others] if owner is Owner.TAMBO else []
     os.setgroups(extra)
     os.setgid(ids.groups[owner])
     libc = ctypes.CDLL(None, use_errno=True)

@@ -98,6 +98,13 @@ class Domain(_Name):
         """The name less its first label; may be a single label."""
         return self.partition(".")[2]
 
+    @property
+    def unicode(self) -> str:
+        """As U-labels, which is how chasquid says it."""
+        return ".".join(
+            idna.decode(label) if label.startswith("xn--") else label for label in self.split(".")
+        )
+
     def is_within(self, other: str) -> bool:
         """Whether this is `other` or a name below it."""
         return self == other or self.endswith(f".{other}")

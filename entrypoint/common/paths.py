@@ -218,6 +218,31 @@ class Paths:
         return self.run / "policy-control.sock"
 
     @property
+    def auth(self) -> Path:
+        """What the auth service may read, in a folder that it may enter."""
+        return self.run / "auth"
+
+    @property
+    def passwords(self) -> Path:
+        """How chosen passwords are stored, for the auth service."""
+        return self.auth / "passwords.json"
+
+    @property
+    def auth_socket(self) -> Path:
+        """Where chasquid has passwords checked (dovecot_client_path)."""
+        return self.run / "auth.sock"
+
+    @property
+    def auth_users(self) -> Path:
+        """Where chasquid asks whether somebody exists (dovecot_userdb_path)."""
+        return self.run / "auth-users.sock"
+
+    @property
+    def auth_door(self) -> Path:
+        """Where tambo's verbs ask the auth service."""
+        return self.run / "auth-control.sock"
+
+    @property
     def recorder_socket(self) -> Path:
         """Where the holder hands events to the recorder."""
         return self.run / "recorder.sock"

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from enum import IntEnum
 from pathlib import Path
 
-from entrypoint.chasquid import aliases, config, userdb
+from entrypoint.chasquid import aliases, config, passwords, userdb
 from entrypoint.chasquid.aliases import CATCH_ALL, Mailbox, Target, Via
 from entrypoint.common.identity import Owner
 from entrypoint.common.names import Domain, Selector
@@ -211,6 +211,7 @@ def build(settings: Settings, state: State, paths: Paths) -> Plan:
             _selectors(state, paths),
             *_configuration(settings, paths),
             _policy(settings, state, paths),
+            _passwords(settings, state, paths),
             *_certificates(settings, state, paths),
             *(
                 file
@@ -252,6 +253,7 @@ def _rendered_folders(settings: Settings, state: State, paths: Paths) -> Iterato
     names += [root / "certs" / name for name in served_certificates(settings, state)]
     names += [root / "domains" / domain for domain in _local_domains(settings)]
     yield Folder(paths.run, Owner.TAMBO, Owner.CHASQUID, 0o750)
+    yield Folder(paths.auth, Owner.TAMBO, Owner.AUTH, 0o750)
     for path in names:
         yield Folder(path, Owner.TAMBO, Owner.CHASQUID, 0o750, Effect.RESTART)
 
@@ -300,6 +302,8 @@ def _configuration(settings: Settings, paths: Paths) -> Iterator[File]:
         max_queue=settings.max_queue,
         give_up_after=f"{settings.give_up_after}s",
         delivery_agent=paths.lib / "mda",
+        auth_socket=paths.auth_socket,
+        auth_users=paths.auth_users,
     )
     yield _rendered(paths.chasquid / "chasquid.conf", text.encode(), Effect.RESTART)
 
@@ -307,6 +311,21 @@ def _configuration(settings: Settings, paths: Paths) -> Iterator[File]:
 def _policy(settings: Settings, state: State, paths: Paths) -> File:
     text = decide.dump(rules(settings, state))
     return _rendered(paths.policy_rules, text.encode(), Effect.NONE)
+
+
+def _passwords(settings: Settings, state: State, paths: Paths) -> File:
+    text = passwords.dump(chosen_passwords(settings, state))
+    return File(paths.passwords, text.encode(), Owner.TAMBO, Owner.AUTH, 0o640)
+
+
+def chosen_passwords(settings: Settings, state: State) -> dict[str, passwords.Chosen]:
+    """Those that the auth service checks, by login as chasquid says it: with U-labels."""
+    return {
+        f"{name}@{domain.unicode}": secret
+        for domain in settings.domains
+        for name, secret in state.domain(domain).users.items()
+        if not isinstance(secret, userdb.Denied) and passwords.is_chosen(secret)
+    }
 
 
 def rules(settings: Settings, state: State) -> decide.Rules:
@@ -415,7 +434,7 @@ def _domain_files(settings: Settings, state: State, paths: Paths, domain: Domain
         rules = aliases_via(domain, have, state.exchangers.get(domain))
     users = {**state.lent.get(domain, {}), **users}
     if users:
-        text = userdb.render(users)
+        text = userdb.render(for_chasquid(users))
         yield _rendered(folder / "users", text.encode(), Effect.RELOAD)
     text = aliases.render(rules)
     yield _rendered(folder / "aliases", text.encode(), Effect.RELOAD)
@@ -434,6 +453,14 @@ def served_users(have: DomainState) -> userdb.Users:
     """
     roles = [name for name in (*ROLES, *REPORTS) if name not in have.aliases]
     return {**dict.fromkeys((*roles, *userdb.owners(have.users)), userdb.Denied()), **have.users}
+
+
+def for_chasquid(users: userdb.Users) -> userdb.Users:
+    """As chasquid gets them: it says no to a chosen password, and asks the auth service."""
+    return {
+        name: userdb.Denied() if passwords.is_chosen(secret) else secret
+        for name, secret in users.items()
+    }
 
 
 def served_aliases(settings: Settings, have: DomainState) -> aliases.Aliases:

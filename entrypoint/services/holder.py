@@ -55,6 +55,7 @@ _LOOK_WAIT = 30.0  # seconds for one at its messages
 _MAX_REQUEST = 64 << 20  # bytes of a line at the door: 100,000 messages to drop
 _NO_LIMIT = 1 << 60  # bytes: version 1 of cgroups says a very large number
 _MAX_EVENT = 1 << 20  # bytes; the kernel takes no more of one than half of that
+_AUTH_WAIT = 3.0  # seconds for the auth service to start
 _LAST_EVENTS = 1.0  # seconds at the end for the recorder to store what it has not yet
 
 
@@ -73,6 +74,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
         data=paths.queue,
         connections=connections(sockets),
     )
+    _await(paths.auth_socket, paths.auth_users)
     asyncio.run(holder.run(door, questions))
     return 0
 
@@ -90,6 +92,13 @@ def connections(sockets: Sequence[tuple[str, socket.socket]]) -> Connections:
             "nothing is bounded by address. The doctor says what it takes.",
         )
     return found
+
+
+def _await(*sockets: Path) -> None:
+    """chasquid looks at its start whether the auth service is there, and complains."""
+    end = time.monotonic() + _AUTH_WAIT
+    while not all(path.exists() for path in sockets) and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def bind() -> list[tuple[str, socket.socket]]:

@@ -26,7 +26,7 @@ _SOFTWARE = 70  # EX_SOFTWARE
 # the first program starts, and again before a killed one is back.
 _PATIENCE = 0.1
 # Mail goes on without these.
-_EXTRAS = frozenset({"recorder", "policy"})
+_EXTRAS = frozenset({"recorder", "policy", "auth"})
 
 
 class _Poller(poller.Poller):  # type: ignore[misc]

@@ -39,7 +39,7 @@ _ROTATE = 30.0  # seconds between looks at whether DNS shows a pending DKIM key
 _DOCTOR = 3600.0  # seconds before the first look at whether the daily one is due, and between them
 _FINDINGS = 60.0  # seconds after which what only time changes is looked at again
 _POLICY_WAIT = 2.0  # seconds
-_POLICY_SILENT = 2  # looks without an answer, after which it is down and not just starting
+_SILENT = 2  # looks without an answer, after which it is down and not just starting
 _EXCHANGERS = 600.0  # seconds between look-ups of the MX of domains that receive elsewhere
 
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -134,6 +134,7 @@ class Keeper:
     _news: tuple[Finding, ...] = ()
     _alarms: tuple[Finding, ...] = ()
     _silent: int = 0  # looks in a row at which the policy service said nothing
+    _auth_silent: int = 0  # the same of the auth service
 
     def look(self) -> None:
         """One round: cheap when nothing has changed."""
@@ -145,7 +146,7 @@ class Keeper:
         if temporary.sweep(self.paths, self.ids):
             self._seen = ()
         seen = signature(self.paths)
-        alarms = self._policy_alarms()
+        alarms = (*self._policy_alarms(), *self._auth_alarms())
         if seen == self._seen and alarms == self._alarms and time.monotonic() < self._next_findings:
             return
         self._alarms = alarms
@@ -175,8 +176,8 @@ class Keeper:
             alarms, notes = map(str, answer.get("alarms", ())), map(str, answer.get("notes", ()))
         except rpc.UnreachableError as error:
             self._silent += 1
-            if self._silent < _POLICY_SILENT:
-                return self._alarms
+            if self._silent < _SILENT:
+                return tuple(item for item in self._alarms if item.id.startswith("policy-"))
             text = f"The policy service does not answer ({error}): no mail is taken."
             fix = "it starts again by itself; if it does not: docker compose restart"
             return (Finding("policy-down", Level.FAIL, text, fix),)
@@ -186,6 +187,27 @@ class Keeper:
             *(Finding("policy-alarm", Level.FAIL, text, fix, text) for text in alarms),
             *(Finding("policy-note", Level.WARN, text, subject=text) for text in notes),
         )
+
+    def _auth_alarms(self) -> tuple[Finding, ...]:
+        """That the auth service says nothing, if that lasts, or cannot do its work."""
+        try:
+            answer = rpc.request(self.paths.auth_door, "status", timeout=_POLICY_WAIT)
+        except rpc.UnreachableError as error:
+            self._auth_silent += 1
+            if self._auth_silent < _SILENT:
+                return tuple(item for item in self._alarms if item.id == "auth-down")
+            text = f"The auth service does not answer ({error})"
+        else:
+            self._auth_silent = 0
+            if answer.get("logins") is not None:
+                return ()
+            text = f"The auth service cannot read {self.paths.passwords}"
+        said = (
+            f"{text}: nobody can log in with a password of his own choice (454), and mail to names "
+            "that are no user's waits elsewhere (451). Generated secrets go on."
+        )
+        fix = "it starts again by itself; if it does not: docker compose restart"
+        return (Finding("auth-down", Level.FAIL, said, fix),)
 
     def _say(self, current: State) -> None:
         """Log each finding when it appears and when it goes; tell the health check."""

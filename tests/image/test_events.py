@@ -324,7 +324,8 @@ def test_status(server: Server) -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
     found = checked(server.verb("status", "--json")).json()
     assert {item["name"]: item["state"] for item in found["programs"]} == {
-        "smtp": "running", "keeper": "running", "recorder": "running", "policy": "running"
+        "smtp": "running", "keeper": "running", "recorder": "running", "policy": "running",
+        "auth": "running",
     }  # fmt: skip
     assert found["users"] == {DOMAIN: 1}
     totals = {item["destination"]: item for item in found["last_hour"]["totals"]}

@@ -16,7 +16,7 @@ from tests.support.server import DOMAIN, Server
 from tests.support.wait import wait_until
 from tests.world.world import World
 
-TAMBO, CHASQUID, ROOT = 10465, 10025, 0
+TAMBO, CHASQUID, AUTH, ROOT = 10465, 10025, 10466, 0
 # Bits of capabilities(7): CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, NET_BIND_SERVICE.
 GIVEN = sum(1 << bit for bit in (0, 1, 5, 6, 7, 10))
 CLOSED = "closed.example"  # its exchanger refuses connections
@@ -62,6 +62,7 @@ def inside(server: Server, path: str) -> PurePosixPath:
         ("keeper", TAMBO, 0),
         ("chasquid", CHASQUID, 0),
         ("policy", CHASQUID, 0),
+        ("auth", AUTH, 0),
     ],
 )
 def test_each_program_is_its_own_user_with_what_it_needs_and_no_more(
@@ -77,9 +78,9 @@ def test_each_program_is_its_own_user_with_what_it_needs_and_no_more(
     assert int(status["CapAmb"], 16) == 0
     # What could be had at most is what the container was given.
     assert int(status["CapBnd"], 16) == GIVEN
-    groups = {"keeper": [str(CHASQUID)]}.get(name)
+    groups = {"keeper": [str(CHASQUID), str(AUTH)]}.get(name)
     if groups is not None:
-        assert status["Groups"].split() == groups, "it hands files to chasquid"
+        assert status["Groups"].split() == groups, "it hands files to the others"
     elif uid:
         assert status["Groups"].split() == []
 
@@ -101,6 +102,22 @@ def test_chasquid_gets_no_ports_by_being_privileged(server: Server) -> None:
 def test_the_policy_service_has_none_of_the_container_s_environment(server: Server) -> None:
     environ = server.machine.environ(server.process("policy").pid)
     assert set(environ) == {"LANG", "PYTHONUNBUFFERED"}
+
+
+def test_how_chosen_passwords_are_stored_is_for_the_auth_service_alone(
+    server: Server, run: dict[str, Entry]
+) -> None:
+    found = run["auth/passwords.json"]
+    assert (found.uid, found.gid, found.mode) == (TAMBO, AUTH, 0o640)
+    path = "/run/tambo/auth/passwords.json"
+    assert "Permission denied" in server.container.exec("cat", path, user="chasquid").stderr
+    environ = server.machine.environ(server.process("auth").pid)
+    assert set(environ) == {"LANG", "PYTHONUNBUFFERED", "MALLOC_MMAP_THRESHOLD_"}
+
+
+@pytest.mark.parametrize("path", ["/run/tambo/policy.json", "/run/tambo/chasquid", "/data"])
+def test_the_auth_service_reads_nothing_but_its_own(server: Server, path: str) -> None:
+    assert "Permission denied" in server.container.exec("ls", path, user="auth").stderr
 
 
 def test_the_root_file_system_is_read_only(server: Server) -> None:
@@ -164,7 +181,7 @@ def test_what_chasquid_reads_it_cannot_write(run: dict[str, Entry]) -> None:
         assert (entry.kind, entry.mode) in (("d", 0o750), ("f", 0o640)), path
 
 
-@pytest.mark.parametrize("name", ["holder.sock", "policy-control.sock"])
+@pytest.mark.parametrize("name", ["holder.sock", "policy-control.sock", "auth-control.sock"])
 def test_chasquid_cannot_reach_a_door_of_tambo_s(
     server: Server, run: dict[str, Entry], name: str
 ) -> None:

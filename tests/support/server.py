@@ -265,7 +265,7 @@ class Server:
         return Endpoint(address or self.ipv4, HOST, chain)
 
     def process(self, name: str) -> Process:
-        """The one process of that name: chasquid, holder, keeper, recorder, policy, first."""
+        """The one process of that name: chasquid, holder, keeper, recorder, policy, auth, first."""
         [found] = self.processes(name)
         return found
 
@@ -279,6 +279,7 @@ class Server:
             "keeper": "run-keeper",
             "recorder": "services.recorder",
             "policy": "-m entrypoint.services.policy",
+            "auth": "-m entrypoint.services.auth",
         }[name]
         return [item for item in self.container.processes() if part in item.command]
 

@@ -152,6 +152,9 @@ def check_plan(wanted: Settings) -> None:
         "drop_characters": "",
         "mail_delivery_agent_bin": str(paths.lib / "mda"),
         "mail_delivery_agent_args": ["%from%", "%to%"],
+        "dovecot_auth": True,
+        "dovecot_client_path": str(paths.auth_socket),
+        "dovecot_userdb_path": str(paths.auth_users),
     }
     for domain in {*wanted.domains, wanted.mail_hostname}:
         check_aliases(wanted, domain, files[paths.chasquid / "domains" / domain / "aliases"])
@@ -198,9 +201,10 @@ def test_a_checked_name_that_is_not_one_could_still_add_no_field(hostile: str) -
     """The second line of defence: what gets past `names` is quoted."""
     text = config.render(
         "chasquid.conf.j2", hostname=hostile, data_dir=hostile, max_message_mb=1, max_queue=1,
-        give_up_after=hostile, delivery_agent=hostile,
+        give_up_after=hostile, delivery_agent=hostile, auth_socket=hostile, auth_users=hostile,
     )  # fmt: skip
     fields = chasquid_reference.read_config(text)
     assert "monitoring_address" not in fields
-    for name in ("hostname", "data_dir", "give_up_send_after", "mail_delivery_agent_bin"):
+    for name in ("hostname", "data_dir", "give_up_send_after", "mail_delivery_agent_bin",
+                 "dovecot_client_path", "dovecot_userdb_path"):  # fmt: skip
         assert fields[name] == hostile

@@ -11,6 +11,7 @@ from tests.unit import chasquid_reference
 VALUES = {
     "hostname": "smtp.example.com", "data_dir": "/data/chasquid", "max_message_mb": 25,
     "max_queue": 2000, "give_up_after": "432000s", "delivery_agent": "/usr/lib/tambo/mda",
+    "auth_socket": "/run/tambo/auth.sock", "auth_users": "/run/tambo/auth-users.sock",
 }  # fmt: skip
 
 

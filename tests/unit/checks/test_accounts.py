@@ -164,3 +164,14 @@ def test_broken_files_and_unserved_domains(served: Scene) -> None:
     found = [item for item in accounts.check(served.context()) if item.level in LOUD]
     assert [item.id for item in found] == ["broken-users", "unserved-domain"]
     assert all(item.why for item in found)
+
+
+def test_passwords_of_before_are_to_be_set_again(served: Scene) -> None:
+    chosen = userdb.Scrypt.chosen("a choice of mine")
+    served.with_domain(users={**USERS, "new": chosen})
+    assert "password-old" not in served.ids(accounts.check, Level.WARN)
+    old = userdb.Scrypt.of("a choice of mine", 14)
+    served.with_domain(users={**USERS, "new": chosen, "j+phone": old, "k": userdb.Plain(b"x")})
+    [found] = [item for item in served.found(accounts.check) if item.id == "password-old"]
+    assert "j+phone@example.com, k@example.com" in found.message
+    assert "set-password j@example.com --name phone --prompt" in found.fix

@@ -16,8 +16,8 @@ from entrypoint.common.identity import Capability, Ids, Owner
 from tests.unit.kit import put, tree
 
 NUMBERS = Ids(
-    users={Owner.TAMBO: 10465, Owner.CHASQUID: 10025},
-    groups={Owner.TAMBO: 20465, Owner.CHASQUID: 20025},
+    users={Owner.TAMBO: 10465, Owner.CHASQUID: 10025, Owner.AUTH: 10466},
+    groups={Owner.TAMBO: 20465, Owner.CHASQUID: 20025, Owner.AUTH: 20466},
 )
 
 
@@ -39,9 +39,9 @@ def as_user(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
 
 
-def test_the_image_has_two_users_and_root_is_neither() -> None:
+def test_the_image_has_three_users_and_root_is_none_of_them() -> None:
     ids = Ids.image()
-    assert len(set(ids.users.values())) == 2
+    assert len(set(ids.users.values())) == 3
     assert 0 not in {*ids.users.values(), *ids.groups.values()}
     dockerfile = (Path(__file__).parents[3] / "Dockerfile").read_text()
     for owner in Owner:
@@ -57,12 +57,20 @@ def test_groups_go_before_the_user(
     assert calls == [("setgroups", []), ("setgid", 20025), ("setuid", 10025), ("umask", 0o077)]
 
 
-def test_tambo_may_hand_files_to_chasquid(
+def test_tambo_may_hand_files_to_the_others(
     monkeypatch: pytest.MonkeyPatch, calls: list[tuple[Any, ...]]
 ) -> None:
     as_user(monkeypatch, 0)
     identity.drop(NUMBERS, Owner.TAMBO)
-    assert calls[:3] == [("setgroups", [20025]), ("setgid", 20465), ("setuid", 10465)]
+    assert calls[:3] == [("setgroups", [20025, 20466]), ("setgid", 20465), ("setuid", 10465)]
+
+
+def test_the_auth_service_is_in_nobody_elses_group(
+    monkeypatch: pytest.MonkeyPatch, calls: list[tuple[Any, ...]]
+) -> None:
+    as_user(monkeypatch, 0)
+    identity.drop(NUMBERS, Owner.AUTH)
+    assert calls[:3] == [("setgroups", []), ("setgid", 20466), ("setuid", 10466)]
 
 
 def test_who_is_not_root_has_nothing_to_drop(

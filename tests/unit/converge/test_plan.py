@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.chasquid import userdb
+from entrypoint.chasquid import passwords, userdb
 from entrypoint.chasquid.aliases import Mailbox, Pipe
-from entrypoint.chasquid.userdb import Denied, Plain
+from entrypoint.chasquid.userdb import Denied, Plain, Scrypt
 from entrypoint.common.identity import Owner
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
@@ -198,6 +198,8 @@ def test_who_may_read_what() -> None:
             expected = (Owner.CHASQUID, Owner.CHASQUID, 0o700)
         elif item.path.is_relative_to(PATHS.data):
             expected = (Owner.TAMBO, Owner.TAMBO, 0o700 if is_folder else 0o600)
+        elif item.path in (PATHS.auth, PATHS.passwords):
+            expected = (Owner.TAMBO, Owner.AUTH, 0o750 if is_folder else 0o640)
         else:
             expected = (Owner.TAMBO, Owner.CHASQUID, 0o750 if is_folder else 0o640)
         assert (item.owner, item.group, item.mode) == expected, item.path
@@ -301,7 +303,29 @@ def test_the_owners_own_roles_win() -> None:
     assert users == {"postmaster", "rua", "ruf"}
     assert rules == {"abuse": ["i@example.org"]}
     content = files(made)[f"{PATHS.chasquid}/domains/example.com/users"].content.decode()
-    assert userdb.parse(content)["postmaster"] == Plain(b"x")
+    assert userdb.parse(content)["postmaster"] == Denied(), "chasquid asks the auth service"
+    content = files(made)[str(PATHS.passwords)].content.decode()
+    assert passwords.load(content) == {"postmaster@example.com": Plain(b"x")}
+
+
+def test_chosen_passwords_are_the_auth_services_and_generated_ones_chasquids() -> None:
+    """Else 120 guesses at once would take 1.9 GB of chasquid's process."""
+    users: dict[str, userdb.Secret] = {
+        "made": Scrypt.of("generated", userdb.GENERATED_LOG_N), "new": Scrypt.chosen("chosen one"),
+        "old": Scrypt.of("chosen one", 14), "clear": Plain(b"x"), "never": Denied(),
+    }  # fmt: skip
+    name = Domain("xn--bcher-kva.example")
+    wanted = asked(MAIL_DOMAINS=str(name))
+    made = plan.build(wanted, State(domains={name: DomainState(users=users)}), PATHS)
+    content = files(made)[f"{PATHS.chasquid}/domains/{name}/users"].content.decode()
+    theirs = {user: secret for user, secret in userdb.parse(content).items() if user in users}
+    assert theirs == {
+        **dict.fromkeys(("new", "old", "clear", "never"), Denied()), "made": users["made"]
+    }  # fmt: skip
+    content = files(made)[str(PATHS.passwords)].content.decode()
+    assert passwords.load(content) == {
+        f"{user}@bücher.example": users[user] for user in ("new", "old", "clear")
+    }, "by the name that chasquid asks with"
 
 
 def test_forwarding_covers_each_user_but_not_the_reports() -> None:

@@ -676,6 +676,8 @@ def test_root_is_dropped_between_binding_and_serving(
         calls.append("serve")
 
     paths.run.mkdir(parents=True)
+    for path in (paths.auth_socket, paths.auth_users):
+        path.touch()
     doors: list[socket.socket] = []
     make = identity.listen
 

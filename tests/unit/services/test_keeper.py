@@ -37,6 +37,7 @@ class Watch:
         self.told: list[str] = []
         self.now = 1000.0
         self.notes: list[str] = []
+        self.auth: dict[str, object] | None = {"logins": 0}  # the auth service's answer
         self.alarms: list[str] | None = []  # what the policy service has to say; None: nothing
         patch.setattr(log, "log", lambda _source, text: self.said.append(text))
         patch.setattr(rpc, "request", self._request)
@@ -56,6 +57,12 @@ class Watch:
                 msg = "nobody there"
                 raise rpc.UnreachableError(msg)
             return {"alarms": self.alarms, "notes": self.notes}
+        if path == self.paths.auth_door:
+            assert (command, timeout > 0) == ("status", True)
+            if self.auth is None:
+                msg = "nobody there"
+                raise rpc.UnreachableError(msg)
+            return self.auth
         self.told.append(command)
         return {"done": True}
 
@@ -373,6 +380,31 @@ def test_a_note_of_the_policy_service_is_a_warning(watch: Watch) -> None:
     assert watch.look() == ["warn: i@example.com sends messages without Message-ID."]
     assert watch.look() == []
     assert watch.problems == []
+
+
+@pytest.mark.parametrize("answer", [None, {"logins": None}])
+def test_an_auth_service_that_cannot_work_is_an_alarm(
+    watch: Watch, answer: dict[str, object] | None
+) -> None:
+    watch.auth = answer
+    said = [*watch.look(), *watch.look()]
+    assert len(said) == 1
+    assert said[0].startswith("fail: The auth service ")
+    assert "Generated secrets go on" in said[0]
+    assert watch.look() == []
+    assert len(watch.problems) == 1
+    watch.auth = {"logins": 0}
+    [mended] = watch.look()
+    assert mended.startswith("mended: The auth service")
+    assert watch.problems == []
+
+
+def test_one_silent_service_does_not_hide_the_other(watch: Watch) -> None:
+    watch.alarms = watch.auth = None
+    said = [*watch.look(), *watch.look()]
+    assert sorted(text.split(" does not")[0] for text in said) == [
+        "fail: The auth service", "fail: The policy service",
+    ]  # fmt: skip
 
 
 def test_a_silent_policy_service_is_an_alarm_unless_it_just_starts(watch: Watch) -> None:
