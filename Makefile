@@ -56,7 +56,7 @@ check: engine compiler $(VENV)/done ## linters, types, layers, generated files
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck $(SCRIPTS)
 	hook/build.sh -fanalyzer -c -o /dev/null
-	$(BIN)/hadolint Dockerfile tests/clients/Dockerfile tests/world/Dockerfile
+	$(BIN)/hadolint Dockerfile tests/clients/Dockerfile tests/parsers/Dockerfile tests/world/Dockerfile
 	$(BIN)/yamllint --strict .
 	$(BIN)/python -m tools.generate --check
 	printf 'services: {mail: {env_file: !override [.env.example]}}' | docker compose -f compose.yaml -f - config -q

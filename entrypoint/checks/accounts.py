@@ -13,8 +13,7 @@ from entrypoint.checks.context import CheckContext
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.names import Domain
 from entrypoint.converge import routing
-from entrypoint.converge.plan import REPORTS, ROLES
-from entrypoint.converge.routing import LIMIT, Book
+from entrypoint.converge.routing import LIMIT, REPORTS, ROLES, Book
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import State

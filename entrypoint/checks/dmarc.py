@@ -9,7 +9,7 @@ from entrypoint.checks.context import CheckContext
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.names import Address, Domain
 from entrypoint.common.rpc import UnreachableError
-from entrypoint.converge import plan
+from entrypoint.converge import routing
 from entrypoint.history.reports import Source, Summary
 from entrypoint.zone.required import report_addresses
 
@@ -54,7 +54,7 @@ def _kept(context: CheckContext) -> Iterator[Address]:
     )
     for address in addresses:
         have = context.state.domain(address.domain)
-        if address.domain in here and address.local not in plan.served_aliases(settings, have):
+        if address.domain in here and address.local not in routing.served_aliases(settings, have):
             yield address
 
 

@@ -16,8 +16,7 @@ from entrypoint.commands.context import Context
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.names import Address, Domain, shown
 from entrypoint.converge import apply, routing
-from entrypoint.converge.plan import REPORTS
-from entrypoint.converge.routing import Book, Way
+from entrypoint.converge.routing import REPORTS, Book, Way
 from entrypoint.dns import authoritative
 from entrypoint.dns.authoritative import Absent
 from entrypoint.settings.model import Settings

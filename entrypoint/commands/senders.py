@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ from entrypoint.converge import plan
 from entrypoint.policy import decide, header
 from entrypoint.policy.decide import Code, Envelope
 from entrypoint.policy.grants import Grant, Sender
+from entrypoint.services.vouching import Vouching
 from entrypoint.state.load import State
 
 _NOT_ASKED = "The policy service does not answer, so limits and pauses are not known here."
@@ -210,9 +212,11 @@ def explain_policy(
     section, has_nul, wrong = _section(message.read())
     envelope = Envelope(login or "", sender, recipients, spf=spf_pass)
     answer = decide.decide(rules, envelope, section)
+    if unproven := asyncio.run(Vouching().refusal(rules, envelope, section)):
+        answer = unproven
     if wrong:
         answer = decide.refuse("5.5.2", wrong)
-    if has_nul and login and answer.code is Code.ACCEPT:
+    if has_nul and answer.code is Code.ACCEPT:
         answer = decide.NUL
     said, steps = str(answer), _steps(rules, envelope, section)
     if login and answer.code is Code.ACCEPT:
@@ -257,6 +261,7 @@ def _steps(rules: decide.Rules, envelope: Envelope, section: bytes) -> list[str]
         steps.append(f"its limit is {rules.limit_of(envelope.login)}")
     else:
         steps.append(f"served here: {', '.join(sorted(rules.domains | {rules.host}))}")
+        steps.append(f"ours, with all below: {', '.join(sorted(rules.organizations))}")
         found = decide.results(section)
         verdicts = [f"{item.result} for {item.domain}" for item in found.signatures]
         steps.append(f"SPF: {'pass' if envelope.spf else found.spf or 'not known'}")

@@ -28,6 +28,7 @@ from entrypoint.state.load import State
 _HOUR = 3600.0
 _WIDTH = 80
 _DESTINATIONS = 8
+_REFUSED = 5
 _WAIT = 9.0  # seconds: longer than the holder waits for its reader
 
 
@@ -80,6 +81,7 @@ def _look(context: Context, now: float) -> dict[str, Any]:
             *judged.notes,
             *(text for text in _findings(context) if text not in judged.problems),
         ],
+        "refused_below": _refused_below(context),
         "doctor": _doctor(context),
     }
 
@@ -93,6 +95,15 @@ def _unjudged(holder: dict[str, Any], now: float) -> dict[str, Any]:
     last = found.get("last")
     seconds = None if last is None else round(max(0.0, now - float(last)), 1)
     return {"count": found.get("count"), "last_seconds": seconds}
+
+
+def _refused_below(context: Context) -> list[dict[str, Any]]:
+    """Strangers' mail whose From is below a domain of ours, which nothing proved: last two days."""
+    try:
+        found = rpc.request(context.paths.policy_door, "refusals", timeout=5.0)["refusals"]
+        return [dict(item) for item in found]
+    except (UnreachableError, KeyError, TypeError, ValueError):
+        return []  # that it does not answer is a problem of its own
 
 
 def _certificates(context: Context, current: State, now: float) -> list[dict[str, Any]]:
@@ -174,6 +185,7 @@ def _screen(found: dict[str, Any]) -> Iterator[str]:
     yield "Users"
     for domain, count in found["users"].items():
         yield f"  {domain:<40} {count}"
+    yield from _refused_lines(found["refused_below"])
     if found["warnings"]:
         yield "Warnings"
         for text in found["warnings"]:
@@ -207,6 +219,19 @@ def _hour_lines(hour: dict[str, Any]) -> Iterator[str]:
         yield f"  {name:<40} {item['sent']:>8} {item['deferred']:>9} {item['bounced']:>8}"
     if not rows:
         yield "  nothing"
+
+
+def _refused_lines(refused: list[dict[str, Any]]) -> Iterator[str]:
+    if not refused:
+        return
+    yield "Refused: from a name below a domain of yours, without SPF or DKIM of it (last two days)"
+    for item in refused[:_REFUSED]:
+        sender = f"MAIL FROM @{item['envelope_domain']}" if item["envelope_domain"] else "a bounce"
+        yield f"  {item['domain']}: {item['count']} from {item['address'] or 'unknown'}, {sender}"
+        for record in item["records"]:
+            yield from (f"  {line}" for line in _wrapped(f"if it is yours: {record}"))
+    if len(refused) > _REFUSED:
+        yield f"  and {len(refused) - _REFUSED} more (docker exec mail status --json)"
 
 
 def _doctor_lines(doctor: dict[str, Any]) -> Iterator[str]:

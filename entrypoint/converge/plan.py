@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import IntEnum
 from pathlib import Path
 
 from entrypoint.chasquid import aliases, config, passwords, userdb
-from entrypoint.chasquid.aliases import CATCH_ALL, Mailbox, Target, Via
+from entrypoint.chasquid.aliases import CATCH_ALL, Mailbox
 from entrypoint.common.identity import Owner
-from entrypoint.common.names import Domain, Selector
+from entrypoint.common.names import Domain, Selector, organizational_domain
 from entrypoint.common.paths import Paths
+from entrypoint.converge import routing
+from entrypoint.converge.routing import aliases_via, served_aliases, served_users
 from entrypoint.keys import certs
 from entrypoint.keys.dkim import Algorithm, file_name
 from entrypoint.policy import decide
@@ -22,10 +24,6 @@ from entrypoint.policy import grants as senders
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
 
-# RFC 2142: they exist wherever mail is received.
-ROLES = ("postmaster", "abuse")
-# DMARC and TLS reports: kept here, never forwarded.
-REPORTS = ("rua", "ruf")
 # chasquid's folder of the host name's certificate, which clients without SNI get: it sorts first.
 DEFAULT = "0-default"
 # And of the self-signed one, which covers every domain: it sorts last, to stand before no other.
@@ -368,6 +366,11 @@ def rules(settings: Settings, state: State) -> decide.Rules:
             for name in state.domain(domain).aliases
             if decide.SUFFIX in name
         ),
+        organizations=frozenset(
+            organizational_domain(Domain(name)) for name in _local_domains(settings)
+        ),
+        routes=routing.routes(settings, state),
+        forward_unproven=settings.forward_unproven == "forward",
     )
 
 
@@ -445,56 +448,9 @@ def _domain_files(settings: Settings, state: State, paths: Paths, domain: Domain
                 yield _rendered(folder / key.file_name, key.pem, Effect.RESTART)
 
 
-def served_users(have: DomainState) -> userdb.Users:
-    """The owner's users, and those that must exist but never log in.
-
-    A credential with a name, `i+phone`, makes `i` exist as well: chasquid takes such an address for
-    one of its users, and keeps the mail to it under the name without the suffix.
-    """
-    roles = [name for name in (*ROLES, *REPORTS) if name not in have.aliases]
-    return {**dict.fromkeys((*roles, *userdb.owners(have.users)), userdb.Denied()), **have.users}
-
-
 def for_chasquid(users: userdb.Users) -> userdb.Users:
     """As chasquid gets them: it says no to a chosen password, and asks the auth service."""
     return {
         name: userdb.Denied() if passwords.is_chosen(secret) else secret
         for name, secret in users.items()
     }
-
-
-def served_aliases(settings: Settings, have: DomainState) -> aliases.Aliases:
-    """The owner's lines, and what FORWARD_TO adds where the owner has none.
-
-    chasquid prefers a user to the catch-all, so each user needs a line of its own. Credentials with
-    a name need none: theirs is their owner's, whose own line must hold for them too.
-    """
-    rules: dict[str, tuple[Target, ...]] = {}
-    if settings.forward_to:
-        target = Mailbox(settings.forward_to.local, settings.forward_to.domain)
-        users = userdb.owners(have.users)
-        names = (CATCH_ALL, *ROLES, *(name for name in users if name not in REPORTS))
-        rules = dict.fromkeys(names, (target,))
-    return {**rules, **have.aliases}
-
-
-def aliases_via(
-    domain: Domain, have: DomainState, exchangers: tuple[Domain, ...] | None
-) -> aliases.Aliases:
-    """All mail to a domain that receives elsewhere goes to its real exchangers.
-
-    The owner's own lines win. No exchanger at all (the domain takes no mail): no catch-all either,
-    so that chasquid refuses such mail at once. None: they were never seen. chasquid writes into a
-    queued message where it goes, for good; so a name without an exchanger leads to itself, which
-    chasquid answers with 451 (recursion limit): whoever sends keeps the message.
-    """
-
-    def onward(name: str) -> Target:
-        mailbox = Mailbox(name, domain)
-        return Via(mailbox, exchangers) if exchangers else mailbox
-
-    catch_all = () if exchangers == () else (CATCH_ALL,)
-    rules: Mapping[str, tuple[Target, ...]] = {
-        name: (onward(name),) for name in (*catch_all, *userdb.owners(have.users))
-    }
-    return {**rules, **have.aliases}

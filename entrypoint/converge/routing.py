@@ -10,12 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from entrypoint.chasquid import userdb
 from entrypoint.chasquid.aliases import CATCH_ALL, Aliases, Mailbox, Pipe, Target, Via
 from entrypoint.common.names import Domain
-from entrypoint.converge import plan
+from entrypoint.policy.routes import Route
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
 
+# RFC 2142: they exist wherever mail is received.
+ROLES = ("postmaster", "abuse")
+# DMARC and TLS reports: kept here, never forwarded.
+REPORTS = ("rua", "ruf")
 LIMIT = 10  # steps (recursionLimit)
 # Stands for a name that only the catch-all knows.
 ANYBODY = "no-such-name"
@@ -178,6 +183,53 @@ def probe(name: str, domain: Domain) -> str:
     return f"{ANYBODY if name == CATCH_ALL else name}@{domain}"
 
 
+def served_users(have: DomainState) -> userdb.Users:
+    """The owner's users, and those that must exist but never log in.
+
+    A credential with a name, `i+phone`, makes `i` exist as well: chasquid takes such an address for
+    one of its users, and keeps the mail to it under the name without the suffix.
+    """
+    roles = [name for name in (*ROLES, *REPORTS) if name not in have.aliases]
+    return {**dict.fromkeys((*roles, *userdb.owners(have.users)), userdb.Denied()), **have.users}
+
+
+def served_aliases(settings: Settings, have: DomainState) -> Aliases:
+    """The owner's lines, and what FORWARD_TO adds where the owner has none.
+
+    chasquid prefers a user to the catch-all, so each user needs a line of its own. Credentials with
+    a name need none: theirs is their owner's, whose own line must hold for them too.
+    """
+    rules: dict[str, tuple[Target, ...]] = {}
+    if settings.forward_to:
+        target = Mailbox(settings.forward_to.local, settings.forward_to.domain)
+        users = userdb.owners(have.users)
+        names = (CATCH_ALL, *ROLES, *(name for name in users if name not in REPORTS))
+        rules = dict.fromkeys(names, (target,))
+    return {**rules, **have.aliases}
+
+
+def aliases_via(
+    domain: Domain, have: DomainState, exchangers: tuple[Domain, ...] | None
+) -> Aliases:
+    """All mail to a domain that receives elsewhere goes to its real exchangers.
+
+    The owner's own lines win. No exchanger at all (the domain takes no mail): no catch-all either,
+    so that chasquid refuses such mail at once. None: they were never seen. chasquid writes into a
+    queued message where it goes, for good; so a name without an exchanger leads to itself, which
+    chasquid answers with 451 (recursion limit): whoever sends keeps the message.
+    """
+
+    def onward(name: str) -> Target:
+        mailbox = Mailbox(name, domain)
+        return Via(mailbox, exchangers) if exchangers else mailbox
+
+    catch_all = () if exchangers == () else (CATCH_ALL,)
+    rules: Mapping[str, tuple[Target, ...]] = {
+        name: (onward(name),) for name in (*catch_all, *userdb.owners(have.users))
+    }
+    return {**rules, **have.aliases}
+
+
 def load(settings: Settings, state: State) -> Book:
     """What is served with these files, or would be."""
     domains = {}
@@ -185,11 +237,35 @@ def load(settings: Settings, state: State) -> Book:
     for domain in dict.fromkeys((*settings.domains, host)):
         have = state.domain(domain) if domain in settings.domains else DomainState()
         if domain in settings.receiving or domain == host:
-            users = plan.served_users(have)
-            rules = plan.served_aliases(settings, have)
+            users = served_users(have)
+            rules = served_aliases(settings, have)
         else:
             users = have.users
             servers = state.exchangers.get(domain, _NEVER_SEEN)
-            rules = plan.aliases_via(domain, have, servers)
+            rules = aliases_via(domain, have, servers)
         domains[str(domain)] = Served(frozenset(users), rules)
     return Book(domains)
+
+
+def routes(settings: Settings, state: State) -> dict[str, Route]:
+    """For the policy service: where mail to each address leaves this server, by domain.
+
+    A program is no other server; a loop of aliases is chasquid's to refuse.
+    """
+    resolver = load(settings, state)
+    host = Domain(settings.mail_hostname)
+    found = {}
+    for name, served in resolver.domains.items():
+        domain = Domain(name)
+        here = domain in settings.receiving or domain == host
+        lines = served.rules if here else state.domain(domain).aliases
+        found[name] = Route(
+            lines={
+                alias: any(end.way is Way.FORWARDED for end in resolver.ends(probe(alias, domain)))
+                for alias in lines
+            },
+            # Only a catch-all could take their mail elsewhere.
+            users=served.users if here and CATCH_ALL in lines else frozenset(),
+            exchangers=None if here else tuple(state.exchangers.get(domain) or ()),
+        )
+    return found

@@ -117,12 +117,20 @@ def _words(value: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Dmarc:
-    """What receivers do with mail that fails, and whom they tell (RFC 7489 6.3)."""
+    """What receivers do with mail that fails, and whom they tell (RFC 9989 4.7).
+
+    `subdomains` and `nonexistent` are policies too, empty where `policy` holds; `public_suffix` is
+    y, n or empty.
+    """
 
     policy: str
     failure_options: str = "1"
     rua: tuple[Address, ...] = ()
     ruf: tuple[Address, ...] = ()
+    subdomains: str = ""
+    nonexistent: str = ""
+    public_suffix: str = ""
+    testing: bool = False
 
     def __str__(self) -> str:
         found = ["v=DMARC1", f"p={self.policy}", f"fo={self.failure_options}"]
@@ -130,6 +138,12 @@ class Dmarc:
             found.append(f"rua={_mailto(self.rua)}")
         if self.ruf:
             found.append(f"ruf={_mailto(self.ruf)}")
+        for name, value in (
+            ("sp", self.subdomains), ("np", self.nonexistent), ("psd", self.public_suffix),
+            ("t", "y" if self.testing else ""),
+        ):  # fmt: skip
+            if value:
+                found.append(f"{name}={value}")
         return "; ".join(found)
 
     @classmethod
@@ -145,7 +159,7 @@ class Dmarc:
             raise ValueError(msg)
         found = {name.lower(): value for name, value in tags(text).items()}
         policy = found.get("p", "").lower()
-        if policy not in ("none", "quarantine", "reject"):
+        if policy not in _POLICIES:
             msg = f"p={shown(found.get('p', ''))} is none of none, quarantine and reject"
             raise ValueError(msg)
         return cls(
@@ -153,7 +167,19 @@ class Dmarc:
             found.get("fo", "0"),
             _from_mailto(found.get("rua", "")),
             _from_mailto(found.get("ruf", "")),
+            _known(found.get("sp", ""), _POLICIES),
+            _known(found.get("np", ""), _POLICIES),
+            _known(found.get("psd", ""), ("y", "n")),
+            testing=found.get("t", "").lower() == "y",
         )
+
+
+_POLICIES = ("none", "quarantine", "reject")
+
+
+def _known(value: str, values: tuple[str, ...]) -> str:
+    """A tag's value; empty for one that receivers ignore."""
+    return value.lower() if value.lower() in values else ""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from enum import IntEnum
 
 from entrypoint.common.limit import Limit, Over
 from entrypoint.common.names import Domain, organizational_domain, shown
-from entrypoint.policy import header
+from entrypoint.policy import author, header
 from entrypoint.policy.header import Field, HeaderError
+from entrypoint.policy.routes import Route, received_elsewhere
 
 SUFFIX = "+"  # chasquid's suffix_separators
 
@@ -32,13 +33,15 @@ class Code(IntEnum):
 class Answer:
     """`text` begins with the enhanced code; `counts`: whether it is held against the login's limit.
 
-    `notes` is what the login should be told otherwise.
+    `notes` is what the login should be told otherwise. `below` is the From domain, below one of
+    ours, for which a stranger's message was refused.
     """
 
     code: Code
     text: str
     counts: bool = False
     notes: tuple[str, ...] = ()
+    below: str = ""
 
     def __str__(self) -> str:
         return f"{int(self.code)} {self.text}"
@@ -87,6 +90,9 @@ class Rules:
     """All that decisions need of settings and state; `dump` and `load` carry it to the service.
 
     `named` are the aliases with a suffix: not just another way to write the name before it.
+    `organizations` are the organizational domains (RFC 9989) of `domains` and `host`: whatever is
+    one of them, or below, is ours; left empty, they are found. `routes` are by domain.
+    `forward_unproven`: also what nobody vouches for is forwarded.
     """
 
     host: str
@@ -94,6 +100,16 @@ class Rules:
     logins: Mapping[str, LoginRules]
     limit: Limit = field(default_factory=Limit)
     named: frozenset[str] = frozenset()
+    organizations: frozenset[str] = frozenset()
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    forward_unproven: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.organizations:
+            found = frozenset(
+                organizational_domain(Domain(name)) for name in {*self.domains, self.host}
+            )
+            object.__setattr__(self, "organizations", found)
 
     def limit_of(self, login: str) -> Limit:
         rules = self.logins.get(login)
@@ -116,6 +132,9 @@ def dump(rules: Rules) -> str:
         "domains": sorted(rules.domains),
         "limit": str(rules.limit),
         "named": sorted(rules.named),
+        "organizations": sorted(rules.organizations),
+        "routes": {name: route.dump() for name, route in sorted(rules.routes.items())},
+        "forward_unproven": rules.forward_unproven,
         "logins": {
             name: {
                 "addresses": sorted(item.addresses),
@@ -136,6 +155,10 @@ def load(text: str) -> Rules:
         domains=frozenset(content["domains"]),
         limit=Limit.parse(content["limit"]),
         named=frozenset(content["named"]),
+        # A file of the version before has none of these until the next reconcile.
+        organizations=frozenset(content.get("organizations", ())),
+        routes={name: Route.load(item) for name, item in content.get("routes", {}).items()},
+        forward_unproven=bool(content.get("forward_unproven", False)),
         logins={
             name: LoginRules(
                 frozenset(item["addresses"]),
@@ -271,6 +294,7 @@ def _fit(address: object) -> str:
 
 
 NUL = refuse("5.6.0", "the message has a NUL in its body (RFC 5321 2.3.7)", counts=True)
+_NUL_IN_HEADER = refuse("5.6.0", "the message has a NUL in its header (RFC 5321 2.3.7)")
 
 
 # Limits, pause, admission
@@ -399,40 +423,75 @@ def results(section: bytes) -> Results:
 
 
 def incoming(rules: Rules, envelope: Envelope, section: bytes) -> Answer:
-    """Whether mail from outside may say that it is from a domain served here.
+    """Whether mail from outside may be taken: whose it says it is, and to whom it is.
 
-    It may if SPF passed for that domain, or a signature of that domain verified, as DMARC asks
-    (RFC 7489 3.1, relaxed): another service that the owner lets send, a list that changed nothing.
+    From may name a domain of ours, or one below, if SPF passed for that domain or a signature of it
+    verified, as DMARC asks (relaxed alignment): another service that the owner lets send, a list
+    that changed nothing. A From that has not one meaning may have nothing of ours in it.
     """
-    ours = rules.domains | {rules.host}
-    values = [item.value for item in header.lenient(section) if item.name == "from"]
-    if sum(map(len, values)) > header.MAX_VALUE:
+    if b"\0" in section:
+        return _NUL_IN_HEADER
+    if not envelope.from_here and (answer := _elsewhere(rules, envelope)):
+        return answer
+    fields = header.lenient(section, author.FIELDS)
+    if sum(len(item.value) for item in fields if item.name == "from") > header.MAX_VALUE:
         return refuse("5.6.0", f"more than {header.MAX_VALUE // 1024} KiB of From")
-    named: set[Domain] = set()
-    for value in values:
-        named |= _claimed(value)
-    claimed = sorted(named & ours)
-    if not claimed:
-        return accept("it is not from here, and does not say so")
+    said = author.read(fields)
+    claimed = sorted(
+        name for name in said.domains if any(name.is_within(item) for item in rules.organizations)
+    )
     if envelope.from_here:
         return accept("it is from this machine")
-    if len(values) > 1:
-        return refuse("5.7.1", f"more than one From header, and one names {claimed[0]}")
+    if not claimed:
+        return _doubt(rules, said) or accept("it is not from here, and does not say so")
     found = results(section)
-    verdicts = [_aligned(Domain(name), envelope, found, section) for name in claimed]
+    verdicts = [_aligned(rules, Domain(name), envelope, found, section) for name in claimed]
     wrong = [item for item in verdicts if item.code is Code.REFUSE]
     waits = [item for item in verdicts if item.code is Code.LATER]
     return (wrong or waits or verdicts)[0]
 
 
-def _claimed(value: bytes) -> frozenset[Domain]:
-    try:
-        return frozenset(item.domain for item in header.mailboxes(value))
-    except HeaderError:
-        return header.domains_named(value)
+def _doubt(rules: Rules, said: author.Author) -> Answer | None:
+    """Why a From cannot be taken that names nobody of ours by the grammar."""
+    if not said.doubt:
+        if name := author.shows_address(said.values, rules.organizations):
+            return refuse(
+                "5.6.0",
+                f"some programs would read an address of {name} in the display name in From; put "
+                f"it in quotes, or leave it out",
+            )
+        return None
+    if sum(map(len, said.values)) > author.MAX_DOUBTFUL:
+        return refuse(
+            "5.6.0", f"{said.doubt}, and more than {author.MAX_DOUBTFUL // 1024} KiB of it"
+        )
+    if name := author.named(said.values, rules.organizations):
+        return refuse(
+            "5.6.0",
+            f"it is not certain who this message is from, and {name}, which is served here, stands "
+            f"in it: {said.doubt}",
+        )
+    return None
 
 
-def _aligned(name: Domain, envelope: Envelope, found: Results, section: bytes) -> Answer:
+def _elsewhere(rules: Rules, envelope: Envelope) -> Answer | None:
+    """Mail to a domain that receives elsewhere belongs to its MX, not to this server, which would
+    send it on in the domain's own name."""
+    for recipient in envelope.recipients:
+        hosts = received_elsewhere(rules.routes, recipient)
+        if hosts is not None:
+            where = ", ".join(hosts[:3]) or "none"
+            return refuse(
+                "5.7.1",
+                f"mail to {_fit(recipient)} is not received here; send it to the domain's MX: "
+                f"{where}",
+            )
+    return None
+
+
+def _aligned(
+    rules: Rules, name: Domain, envelope: Envelope, found: Results, section: bytes
+) -> Answer:
     by_spf = _related(_domain_of(envelope.sender), name)
     if envelope.spf and by_spf:
         return accept(f"SPF passes for {name}")
@@ -442,11 +501,14 @@ def _aligned(name: Domain, envelope: Envelope, found: Results, section: bytes) -
             return accept(f"a DKIM signature of {item.domain} verifies")
     if (by_spf and found.spf_unknown) or any(item.unknown for item in signatures):
         return later("4.7.5", f"DNS could not say whether this is from {name}; try again later")
-    return refuse(
+    served = name in rules.domains or name == rules.host
+    whose = "which is served here" if served else "which belongs to a domain served here"
+    answer = refuse(
         "5.7.1",
-        f"From names {name}, which is served here, but neither SPF nor a DKIM signature says that "
+        f"From names {name}, {whose}, but neither SPF nor a DKIM signature says that "
         "it is from there; to send from here, log in",
     )
+    return answer if served else replace(answer, below=name)
 
 
 def _domain_of(address: str) -> str:
@@ -469,12 +531,11 @@ def _related(one: str, other: Domain) -> bool:
 def _is_partial(signature: Signature, section: bytes) -> bool:
     """Whether it signs but a part of the body (l=), behind which anybody may write (RFC 6376
     8.2)."""
-    for item in header.lenient(section):
-        if item.name == "dkim-signature":
-            tags = re.sub(r"[ \t\r\n]", "", item.value.decode(errors="replace")).split(";")
-            values = dict(tag.partition("=")[::2] for tag in tags)
-            if values.get("b", "").startswith(signature.part) and "l" in values:
-                return True
+    for item in header.lenient(section, ("dkim-signature",)):
+        tags = re.sub(r"[ \t\r\n]", "", item.value.decode(errors="replace")).split(";")
+        values = dict(tag.partition("=")[::2] for tag in tags)
+        if values.get("b", "").startswith(signature.part) and "l" in values:
+            return True
     return False
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import idna
@@ -22,6 +22,8 @@ MAX_VALUE = 16 * 1024  # bytes of From and Sender: reading more could take someb
 _MAX_MAILBOXES = 50
 
 _NAME = re.compile(rb"[!-9;-~]+")
+_LINE_ENDS = bytes.maketrans(b"\r", b"\n")
+_NOT_NAME = bytes(set(range(256)) - set(range(0x21, 0x7F)))
 _ATEXT = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~"
 )
@@ -93,20 +95,22 @@ def strict(section: bytes) -> tuple[Field, ...]:
     return tuple(Field(name, b"".join(parts)) for name, parts in found)
 
 
-def lenient(section: bytes) -> tuple[Field, ...]:
-    """The fields that any reader might see: for what must not be missed. Never raises."""
-    found: list[tuple[str, list[bytes]]] = []
-    for line in section.replace(b"\r", b"\n").replace(b"\0", b"").split(b"\n"):
-        if line[:1] in (b" ", b"\t"):
-            if found:
-                found[-1][1].append(line)
-            continue
+def lenient(section: bytes, names: Collection[str] = ()) -> tuple[Field, ...]:
+    """The fields that any reader might see, or those of these names: for what must not be missed.
+    Never raises."""
+    # Unfolded first: some readers take a name that is folded before its colon.
+    lines = re.sub(rb"\n(?=[ \t])", b"", section.translate(_LINE_ENDS, b"\0")).split(b"\n")
+    if lines[0][:1] in (b" ", b"\t"):
+        del lines[0]  # it continues nothing
+    wanted = frozenset(map(str.encode, names))
+    found = []
+    for line in lines:
         name, colon, value = line.partition(b":")
-        if colon:
-            # Whatever stands for a space to somebody: RFC 5322 4.5 has them before the colon.
-            plain = re.sub(r"[^!-~]+", "", name.decode(errors="ignore"))
-            found.append((plain.lower(), [value]))
-    return tuple(Field(name, b"".join(parts)) for name, parts in found)
+        # Whatever stands for a space to somebody: RFC 5322 4.5 has them before the colon.
+        plain = name.translate(None, _NOT_NAME).lower()
+        if colon and (not wanted or plain in wanted):
+            found.append(Field(plain.decode("ascii"), value))
+    return tuple(found)
 
 
 def mailboxes(value: bytes) -> tuple[Mailbox, ...]:

@@ -37,7 +37,9 @@ from entrypoint.history import store
 from entrypoint.policy import abuse, decide, header
 from entrypoint.policy.abuse import Outcomes
 from entrypoint.policy.decide import Answer, Code, Envelope, Room, Rules
+from entrypoint.policy.refusals import Refusals
 from entrypoint.policy.usagelog import Ledger
+from entrypoint.services.vouching import Vouching
 
 # Hooks that wait until this one looks, and hooks that it listens to; more are refused at once. Each
 # is a process and a thread of chasquid's, and chasquid ends if it gets no further thread: all have
@@ -105,6 +107,8 @@ class Policy:
     pauses: dict[str, Pause] = field(default_factory=dict)
     resumed: dict[str, float] = field(default_factory=dict)
     notes: dict[tuple[str, str], float] = field(default_factory=dict)
+    refusals: Refusals = field(default_factory=Refusals)
+    vouching: Vouching = field(default_factory=Vouching)
     _rules: Rules | None = None
     _rules_seen: tuple[int, int, int] = (0, 0, 0)
     _room: tuple[float, Room | None] = (0.0, None)
@@ -164,7 +168,11 @@ class Policy:
                 return
             async with asyncio.timeout(_PATIENCE):
                 envelope, section, has_nul = await read_message(reader)
-            writer.write(f"{self.judge(envelope, section, has_nul=has_nul)}\n".encode())
+            answer = None
+            if not has_nul:
+                answer = await self.vouching.refusal(self.rules(), envelope, section)
+            answer = answer or self.judge(envelope, section, has_nul=has_nul)
+            writer.write(f"{answer}\n".encode())
             await writer.drain()
         except ConnectionError:
             pass  # the hook has waited for long enough, refused the message itself, and said so
@@ -185,8 +193,10 @@ class Policy:
         if login and (pause := self.pauses.get(login)):
             return decide.paused(login, pause.why)
         answer = decide.decide(rules, envelope, section)
-        if has_nul and login and answer.code is Code.ACCEPT:
+        if has_nul and answer.code is Code.ACCEPT:
             answer = decide.NUL
+        if answer.below:
+            self.refusals.add(answer.below, envelope, self.clock())
         if login in rules.logins and answer.counts:
             return self._count(rules, login, len(envelope.recipients), answer)
         return answer
@@ -356,7 +366,8 @@ class Policy:
             writer.close()
 
     def ask(self, line: str) -> dict[str, Any]:
-        """`status`, `alarms`, `pause LOGIN WHY`, `resume LOGIN`, `room LOGIN RECIPIENTS`."""
+        """`status`, `alarms`, `pause LOGIN WHY`, `resume LOGIN`, `room LOGIN RECIPIENTS`,
+        `refusals`."""
         command, _, rest = line.strip().partition(" ")
         if command == "status":
             return self.status()
@@ -371,6 +382,8 @@ class Policy:
         if command == "room":
             login, _, number = rest.partition(" ")
             return {"answer": self._room_for(login, int(number))}
+        if command == "refusals":
+            return {"refusals": self.refusals.listed(self.clock())}
         return {"error": "unknown command"}
 
     def _room_for(self, login: str, recipients: int) -> str:

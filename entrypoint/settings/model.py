@@ -330,8 +330,9 @@ class Settings(BaseModel):
     )] = ()  # fmt: skip
     mail_receive: Annotated[ManyOrNone[Domain] | None, Field(
         description="Those of MAIL_DOMAINS whose incoming mail comes here too (`none`: send "
-        "only). The others keep their mailbox provider: no MX is asked for, and mail to them "
-        "goes to their real MX. Default: all of MAIL_DOMAINS.",
+        "only). The others keep their mailbox provider: no MX is asked for, your logins' mail "
+        "to them goes to their real MX, and strangers' mail to them is refused. Default: all of "
+        "MAIL_DOMAINS.",
         examples=["example.com"],
     )] = None  # fmt: skip
     public_ipv4: Annotated[IPv4Address | Literal["none"] | None, _ip(4), Field(
@@ -349,6 +350,13 @@ class Settings(BaseModel):
         "kept under data/mail, for users, postmaster and abuse alone.",
         examples=["me@example.net"],
     )] = None  # fmt: skip
+    forward_unproven: Annotated[Literal["refuse", "forward"], Choice, Field(
+        description="Strangers' mail that would be forwarded, for which neither SPF nor a DKIM "
+        "signature passes and whose From domain asks to refuse such mail (DMARC reject or "
+        "quarantine): `refuse` it, or `forward` it all the same, at the cost of this server's "
+        "name.",
+        examples=["forward"],
+    )] = "refuse"  # fmt: skip
     tls: Annotated[Literal["auto", "dns", "http", "files", "self-signed"], Choice, Field(
         description="Where certificates come from: `dns` (acme.sh, DNS-01, with wildcards), "
         "`http` (acme.sh, through port 80, MAIL_HOSTNAME alone), `files` (TLS_FILES), "

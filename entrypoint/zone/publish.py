@@ -246,7 +246,8 @@ def _dmarc(
     domain = record.name.removeprefix("_dmarc.")
     ours: set[Address] = {*expected.rua, *expected.ruf}
     ours |= {Address(f"{name}@{home}") for name in ("rua", "ruf") for home in (domain, host)}
-    if str(parsed) != old[0] or not parsed.rua or not ours.issuperset(parsed.rua + parsed.ruf):
+    known = Dmarc(parsed.policy, parsed.failure_options, parsed.rua, parsed.ruf)
+    if str(known) != old[0] or not parsed.rua or not ours.issuperset(parsed.rua + parsed.ruf):
         return None
     return (old[0],), record.value, ""
 

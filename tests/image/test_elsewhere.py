@@ -91,11 +91,32 @@ def test_mail_from_here_arrives_at_the_domain_s_own_mx(
 
 
 @pytest.mark.usefixtures("secret")
-def test_mail_from_outside_arrives_at_the_domain_s_own_mx(server: Server, world: World) -> None:
-    """It should not come here at all; but it must not be lost, nor stay."""
-    subject = smtp.deliver(server.ipv4, f"i@{ELSEWHERE}")
-    [delivery] = world.wait_for(subject=subject, timeout=20)
-    assert delivery.to == f"i@{ELSEWHERE}"
+@pytest.mark.parametrize("sender", ["someone@outside.example", "<>"])
+@pytest.mark.parametrize("local", ["i", "anyone", "postmaster"])
+def test_mail_from_outside_belongs_to_the_domain_s_own_mx(
+    server: Server, sender: str, local: str
+) -> None:
+    mail = smtp.message("someone@outside.example", f"{local}@{ELSEWHERE}")
+    with smtp.mail_server(server.ipv4) as session, pytest.raises(smtplib.SMTPDataError) as refusal:
+        session.send_message(mail, sender, [f"{local}@{ELSEWHERE}"])
+    assert refusal.value.smtp_code == 554
+    assert f"5.7.1 mail to {local}@{ELSEWHERE} is not received here" in str(
+        refusal.value.smtp_error
+    )
+    assert "mx.elsewhere.example" in str(refusal.value.smtp_error)
+
+
+@pytest.mark.usefixtures("secret")
+def test_mail_from_outside_to_an_alias_of_the_owner_s_is_taken(
+    server: Server, world: World
+) -> None:
+    server.ok("add-alias", f"info@{ELSEWHERE}", f"boss@{ELSEWHERE}")
+    try:
+        subject = smtp.deliver(server.ipv4, f"info@{ELSEWHERE}")
+        [delivery] = world.wait_for(subject=subject, timeout=20)
+        assert delivery.to == f"boss@{ELSEWHERE}"
+    finally:
+        server.ok("remove-alias", f"info@{ELSEWHERE}")
 
 
 def test_no_mx_record_is_asked_for(server: Server) -> None:

@@ -22,6 +22,7 @@ from entrypoint.history.store import Store
 from entrypoint.policy import decide, header
 from entrypoint.policy.abuse import FAILURES
 from entrypoint.policy.decide import Envelope, LoginRules, Rules
+from entrypoint.policy.routes import Route
 from entrypoint.services import policy as service
 from entrypoint.services.policy import Policy
 from tests.support.wait import wait_until
@@ -34,7 +35,10 @@ MESSAGE = b"From: i@example.com\nDate: x\nMessage-ID: <x@example.com>\n\nText.\n
 
 def rules(limit: Limit | None = None) -> Rules:
     logins = {LOGIN: LoginRules(frozenset({LOGIN}))}
-    return Rules("smtp.example.com", frozenset({"example.com"}), logins, limit or Limit())
+    return Rules(
+        "smtp.example.com", frozenset({"example.com"}), logins, limit or Limit(),
+        routes={"example.com": Route()},
+    )  # fmt: skip
 
 
 class Service:
@@ -413,7 +417,14 @@ def test_a_nul_anywhere_in_the_body_is_seen(running: Running) -> None:
     head = preamble(**{"login": LOGIN, "from": LOGIN})
     body = [b"x" * 70_000, b"\0", b"x" * 70_000]
     assert ask(running.socket, head, MESSAGE, *body).startswith(b"554 5.6.0 the message has a NUL")
-    assert ask(running.socket, preamble(), b"From: x@outside.example\n\n", *body)[:3] == b"250"
+    stranger = b"From: x@outside.example\n"
+    assert ask(running.socket, preamble(), stranger + b"\n", *body) == (
+        b"554 5.6.0 the message has a NUL in its body (RFC 5321 2.3.7)\n"
+    )
+    assert ask(running.socket, preamble(), stranger + b"X: \0\n\n") == (
+        b"554 5.6.0 the message has a NUL in its header (RFC 5321 2.3.7)\n"
+    )
+    assert ask(running.socket, preamble(), stranger + b"\n", b"Text.\n")[:3] == b"250"
 
 
 @pytest.mark.parametrize(
