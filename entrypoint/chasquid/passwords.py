@@ -17,6 +17,7 @@ It is for the auth service's user and nobody else: hashes of chosen passwords ca
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
@@ -108,6 +109,25 @@ def is_chosen(secret: Secret) -> bool:
 def is_outdated(secret: Secret) -> bool:
     """Whether a check costs more memory than one of today's, or the password is stored in clear."""
     return isinstance(secret, Plain) or (isinstance(secret, Scrypt) and secret.memory > UNIT)
+
+
+def fingerprint(login: str, secret: Secret) -> str:
+    """Another one for every change of a login's secret. It tells nothing of the password to who has
+    not the hash: that has a random salt. One in clear has none, so it is made as dear to guess."""
+    match secret:
+        case Scrypt(salt=salt, key=key):
+            stored = b"scrypt" + salt + key
+        case Plain(password):
+            stored = b"plain" + _stretched(login, password)
+        case Denied():
+            stored = b"denied"
+    return hashlib.sha256(b"tambo fingerprint of a login\0" + stored).hexdigest()[:24]
+
+
+@functools.lru_cache(maxsize=64)
+def _stretched(login: str, password: bytes) -> bytes:
+    salt = hashlib.sha256(login.encode()).digest()
+    return hashlib.scrypt(password, salt=salt, n=1 << CHOSEN_LOG_N, r=8, p=CHOSEN_P, dklen=32)
 
 
 def dump(logins: Mapping[str, Chosen]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import click
 
 from entrypoint.accounts import permissions
+from entrypoint.chasquid import userdb
 from entrypoint.chasquid.userdb import Denied
 from entrypoint.commands.context import Context
 from entrypoint.commands.options import GrantType
@@ -159,12 +160,13 @@ def _described(login: str, item: Any) -> list[str]:
 @_login
 @click.option("--why", default="by hand", show_default=True, help="What the login is told.")
 def pause_user(login: Address, why: str) -> None:
-    """Keep LOGIN from sending until resume-user; its mail programs keep the mail (451).
+    """Keep LOGIN from sending until resume-user, with all its credentials; one that has a suffix,
+    i+phone@example.com, alone. Its mail programs keep the mail (451).
 
     Example: docker exec mail pause-user i@example.com --why 'its laptop was stolen'
     """
     context = Context.enter()
-    _existing(context.state(), login)
+    _existing(context.state(), login, owner=True)
     text = " ".join(why.split())
     if not text.isascii() or not text.isprintable() or not 1 <= len(text) <= 200:
         msg = "--why: 1 to 200 printable ASCII characters"
@@ -176,12 +178,20 @@ def pause_user(login: Address, why: str) -> None:
 @click.command("resume-user")
 @_login
 def resume_user(login: Address) -> None:
-    """Let a paused LOGIN send again. What was held against it is forgotten.
+    """Let a paused LOGIN send again, with all its credentials; one that has a suffix alone. What
+    was held against them is forgotten.
 
     Example: docker exec mail resume-user i@example.com
     """
     context = Context.enter()
     answer = _ask(context, f"resume {login}")
+    if answer.get("still"):
+        user = decide.base(login)
+        click.echo(
+            f"{login} is paused still, with {user}. To let it send again: docker exec mail "
+            f"resume-user {user}"
+        )
+        return
     click.echo(f"{login} may send again." if answer["was_paused"] else f"{login} was not paused.")
 
 
@@ -276,8 +286,15 @@ def _read(value: bytes) -> str:
         return f"{shown(value.decode(errors='replace').strip())} has no certain meaning: {error}"
 
 
-def _existing(state: State, login: Address) -> None:
-    secret = state.domain(login.domain).users.get(login.local)
+def _existing(state: State, login: Address, *, owner: bool = False) -> None:
+    """`owner`: it may also have nothing but credentials with a name."""
+    users = state.domain(login.domain).users
+    if owner and any(
+        userdb.owner(name) == login.local and not isinstance(secret, Denied)
+        for name, secret in users.items()
+    ):
+        return
+    secret = users.get(login.local)
     if secret is None or isinstance(secret, Denied):
         msg = f"{login} is no user"
         raise UserError(msg, "see who is: docker exec mail list-users")

@@ -20,7 +20,7 @@ from entrypoint.commands.options import GrantType
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.names import Address, Domain, Login, Purpose
 from entrypoint.common.rpc import UnreachableError
-from entrypoint.converge import apply, routing
+from entrypoint.converge import apply, reconcile, routing
 from entrypoint.history import client
 from entrypoint.policy.grants import Grant
 from entrypoint.state.load import State
@@ -149,7 +149,8 @@ def add_user(
 def set_password(
     address: Login, name: Purpose | None, prompt: bool, password_stdin: bool, as_json: bool
 ) -> None:
-    """Give ADDRESS a new secret. The old one stops working at once.
+    """Give ADDRESS a new secret. The old one stops working at once, also over connections that are
+    logged in: what they bring is refused for now, until they log in again.
 
     Example: docker exec -it mail set-password i@example.com --prompt
     """
@@ -161,6 +162,7 @@ def set_password(
         users = _editable(context, state, address)
         _existing(users, credential)
         _write(context, state, credential, {**users, credential.local: secret})
+    reconcile.settle(context.paths)
     _report(context, credential, "Changed", password, as_json=as_json)
 
 
@@ -189,6 +191,7 @@ def remove_user(address: Login, name: Purpose | None) -> None:
         left = {item: users[item] for item in users if item not in gone}
         _write(context, state, credential, left)
         stranded = list(_stranded(context, state, address.domain, left))
+    reconcile.settle(context.paths)
     if name:
         click.echo(f"Removed {credential}.")
         if address.local not in userdb.owners(left):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -68,3 +69,23 @@ def follow(path: Path, command: str, timeout: float) -> Generator[dict[str, Any]
                     connection.settimeout(max(0.01, deadline - time.monotonic()))
     except (OSError, ValueError) as error:
         raise UnreachableError(str(error)) from None
+
+
+async def question(path: Path, command: str, timeout: float) -> dict[str, Any]:
+    """As `request`, for who must not wait (asyncio). Raises UnreachableError."""
+    writer = None
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            writer.write(f"{command}\n".encode())
+            await writer.drain()
+            answer = json.loads(await reader.readline() or "null")
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UnreachableError(str(error) or "no answer in time") from None
+    finally:
+        if writer is not None:
+            writer.close()
+    if not isinstance(answer, dict):
+        msg = "no answer"
+        raise UnreachableError(msg)
+    return answer

@@ -330,7 +330,7 @@ def rules(settings: Settings, state: State) -> decide.Rules:
     """Who may send as whom: a login as itself, as what it was granted, and as every alias whose
     mail reaches it. Not what FORWARD_TO adds: that leads to a mailbox elsewhere."""
     owners = {
-        f"{name}@{domain}": (domain, name)
+        f"{name}@{domain}": (domain, name, secret)
         for domain in settings.domains
         for name, secret in {**state.lent.get(domain, {}), **state.domain(domain).users}.items()
         if not isinstance(secret, userdb.Denied)
@@ -343,7 +343,7 @@ def rules(settings: Settings, state: State) -> decide.Rules:
                 if name != CATCH_ALL and {login, decide.base(login)} & reached:
                     addresses[login].add(f"{name}@{domain}")
     logins = {}
-    for login, (domain, name) in owners.items():
+    for login, (domain, name, secret) in owners.items():
         allowed = state.domain(domain).senders
         own = allowed.get(name, senders.Sender())
         shared = allowed.get(decide.base(login).rpartition("@")[0], senders.Sender())
@@ -354,6 +354,7 @@ def rules(settings: Settings, state: State) -> decide.Rules:
             ),
             domains=frozenset(item.domain for item in grants if item.local is None),
             limit=own.limit,
+            fingerprint=passwords.fingerprint(login, secret),
         )
     return decide.Rules(
         host=settings.mail_hostname,

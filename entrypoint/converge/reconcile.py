@@ -23,6 +23,7 @@ from entrypoint.state import load
 from entrypoint.state.load import State
 
 _SHORT = 5.0  # seconds
+_SETTLE_WAIT = 2.0  # seconds
 
 Exchangers = Callable[[Domain], Found[Domain] | Absent | Unknown]
 
@@ -137,3 +138,10 @@ def _unknown(domain: Domain, reason: str, *, kept: bool) -> Finding:
         "look at the name servers in /etc/resolv.conf of this host",
         domain,
     )
+
+
+def settle(paths: Paths) -> None:
+    """Tell the policy service that chasquid has the users: who logged in before by a password that
+    was changed must log in again. If it is down, the time of its rules stands for that."""
+    with suppress(rpc.UnreachableError):
+        rpc.request(paths.policy_door, "served", timeout=_SETTLE_WAIT)

@@ -78,11 +78,15 @@ class Envelope:
 
 @dataclass(frozen=True)
 class LoginRules:
-    """What a login may send as: `addresses`, and any address of `domains`."""
+    """What a login may send as: `addresses`, and any address of `domains`.
+
+    `fingerprint` changes with its secret (revocation.py).
+    """
 
     addresses: frozenset[str] = frozenset()
     domains: frozenset[str] = frozenset()
     limit: Limit | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ def dump(rules: Rules) -> str:
                 "addresses": sorted(item.addresses),
                 "domains": sorted(item.domains),
                 "limit": None if item.limit is None else str(item.limit),
+                "fingerprint": item.fingerprint,
             }
             for name, item in sorted(rules.logins.items())
         },
@@ -164,6 +169,7 @@ def load(text: str) -> Rules:
                 frozenset(item["addresses"]),
                 frozenset(item["domains"]),
                 None if item["limit"] is None else Limit.parse(item["limit"]),
+                str(item["fingerprint"]),
             )
             for name, item in content["logins"].items()
         },
@@ -315,6 +321,14 @@ def over_limit(login: str, over: Over) -> Answer:
 
 def paused(login: str, why: str) -> Answer:
     return later("4.7.1", f"{login} is paused: {why}; the postmaster can resume it")
+
+
+def log_in_again(login: str) -> Answer:
+    return later(
+        "4.7.0",
+        f"{login} was changed or paused after this connection had logged in, or it is not known "
+        "when it did; log in again",
+    )
 
 
 def duration(seconds: float) -> str:

@@ -158,6 +158,8 @@ class Keeper:
         for path in outcome.changed:
             log.log("keeper", f"changed {path}")
         reconcile.serve(self.paths, self.ids, outcome.effect)
+        if outcome.changed:
+            reconcile.settle(self.paths)
         self._say(current)
 
     def _pay(self) -> None:

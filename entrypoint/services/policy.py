@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.chasquid.maillog import Event, Kind, clean
-from entrypoint.common import identity
+from entrypoint.common import identity, rpc
 from entrypoint.common import log as output
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
@@ -38,6 +38,7 @@ from entrypoint.policy import abuse, decide, header
 from entrypoint.policy.abuse import Outcomes
 from entrypoint.policy.decide import Answer, Code, Envelope, Room, Rules
 from entrypoint.policy.refusals import Refusals
+from entrypoint.policy.revocation import Changes
 from entrypoint.policy.usagelog import Ledger
 from entrypoint.services.vouching import Vouching
 
@@ -55,6 +56,7 @@ _WATCHDOG = 15  # seconds without a turn of the loop, after which the kernel end
 _NUDGE = 3.0  # seconds between turns that say it lives
 _TELL = 30.0  # seconds before the postmaster is written to again, if it could not be done
 _OUTCOMES = 2.0  # seconds between looks at what became of mail
+_SESSION_WAIT = 3.0  # seconds for the holder to say when a connection logged in
 _MANY = 1000  # events of one look
 _ENDS = (Kind.RECEIVED, Kind.SENT, Kind.BOUNCED)
 _NOTED = 7 * 86400.0  # seconds for which a login is warned about what it does
@@ -109,6 +111,7 @@ class Policy:
     notes: dict[tuple[str, str], float] = field(default_factory=dict)
     refusals: Refusals = field(default_factory=Refusals)
     vouching: Vouching = field(default_factory=Vouching)
+    changes: Changes = field(default_factory=Changes)
     _rules: Rules | None = None
     _rules_seen: tuple[int, int, int] = (0, 0, 0)
     _room: tuple[float, Room | None] = (0.0, None)
@@ -120,6 +123,7 @@ class Policy:
         self.ledger = Ledger(self.paths.policy)
         self.ledger.load(self.clock())
         self._load_pauses()
+        self._load_changes()
 
     # Life
 
@@ -168,8 +172,8 @@ class Policy:
                 return
             async with asyncio.timeout(_PATIENCE):
                 envelope, section, has_nul = await read_message(reader)
-            answer = None
-            if not has_nul:
+            answer = await self.stale(envelope)
+            if not answer and not has_nul:
                 answer = await self.vouching.refusal(self.rules(), envelope, section)
             answer = answer or self.judge(envelope, section, has_nul=has_nul)
             writer.write(f"{answer}\n".encode())
@@ -182,6 +186,23 @@ class Policy:
             self._asked -= 1
             writer.close()
 
+    async def stale(self, envelope: Envelope) -> Answer | None:
+        """That the connection logged in before its login changed, or it is not known whether."""
+        login = decide.login_of(envelope)
+        if not login or self.rules() is None:
+            return None
+        since = self.changes.since(login, self.clock())
+        if since is None or self._pause_of(login):
+            return None
+        session: Mapping[str, Any] = {}
+        with suppress(rpc.UnreachableError):
+            question = f"session {envelope.remote}"
+            session = await rpc.question(self.paths.sessions_socket, question, _SESSION_WAIT)
+        at = session.get("at")
+        if isinstance(at, int | float) and at > since:
+            return None
+        return decide.log_in_again(login)
+
     def judge(self, envelope: Envelope, section: bytes, *, has_nul: bool = False) -> Answer:
         """The answer, counted and noted."""
         if full := self._admission():
@@ -190,7 +211,7 @@ class Policy:
         if rules is None:
             return decide.later("4.3.0", "the rules for senders cannot be read")
         login = decide.login_of(envelope)
-        if login and (pause := self.pauses.get(login)):
+        if login and (pause := self._pause_of(login)):
             return decide.paused(login, pause.why)
         answer = decide.decide(rules, envelope, section)
         if has_nul and answer.code is Code.ACCEPT:
@@ -236,6 +257,9 @@ class Policy:
             if seen != self._rules_seen:
                 self._rules = decide.load(self.paths.policy_rules.read_text())
                 self._rules_seen = seen
+                prints = {login: item.fingerprint for login, item in self._rules.logins.items()}
+                if self.changes.saw(prints, found.st_mtime):
+                    self._keep_changes()
         except (OSError, ValueError, KeyError, TypeError) as error:
             if self._rules is None:
                 self.log("policy", f"error: the rules cannot be read: {error}")
@@ -258,21 +282,55 @@ class Policy:
     # Pausing
 
     def pause(self, login: str, why: str, by: str) -> None:
+        """One that a person pauses is paused with all its credentials: `i@` with `i+phone@`."""
         self.pauses[login] = Pause(why, self.clock(), by, told=by == "person")
         self._keep_pauses()
+        known = self._rules.logins if self._rules else ()
+        self.changes.note({login, *(item for item in known if self._pause_of(item))}, self.clock())
+        self._keep_changes()
         level = "error" if by == "tambo" else "note"
         self.log("policy", f"{level}: {login} is paused: {why}. To let it send again: docker exec "
                  f"mail resume-user {login}")  # fmt: skip
 
     def resume(self, login: str) -> bool:
-        """Whether it was paused. What was held against it is forgotten."""
-        was = self.pauses.pop(login, None)
-        self.resumed[login] = self.clock()
-        self.outcomes.forget(login)
+        """Whether it, or a credential of it, was paused. What was held against them is gone."""
+        known = {login, *self.pauses, *(self._rules.logins if self._rules else ())}
+        was = False
+        for item in sorted(name for name in known if login in (name, decide.base(name))):
+            if self.pauses.pop(item, None):
+                self.log("policy", f"note: {item} may send again")
+                was = True
+            self.resumed[item] = self.clock()
+            self.outcomes.forget(item)
         self._keep_pauses()
-        if was:
-            self.log("policy", f"note: {login} may send again")
-        return was is not None
+        return was
+
+    def _pause_of(self, login: str) -> Pause | None:
+        """Its own, or the one of its user by a person."""
+        if own := self.pauses.get(login):
+            return own
+        shared = self.pauses.get(decide.base(login))
+        return shared if shared and shared.by == "person" else None
+
+    @property
+    def _changes_file(self) -> Path:
+        return self.paths.policy / "logins.json"
+
+    def _load_changes(self) -> None:
+        try:
+            self.changes.load(json.loads(self._changes_file.read_text()))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.log("policy", f"error: data/policy/logins.json cannot be read: {error}; "
+                     "connections from before a change may go on")  # fmt: skip
+
+    def _keep_changes(self) -> None:
+        try:
+            content = json.dumps(self.changes.to_json(self.clock()), indent=1)
+            write_whole(self._changes_file, content.encode())
+        except OSError as error:
+            self.log("policy", f"error: data/policy/logins.json: {error.strerror}")
 
     def _forgiven(self, login: str, now: float) -> bool:
         return now - self.resumed.get(login, 0.0) < 86400.0
@@ -321,6 +379,7 @@ class Policy:
     async def _watch(self) -> None:
         """What becomes of mail, from the store of events."""
         while True:
+            self.rules()  # so that a change has its own time, and not that of the next message
             self.look_at_outcomes()
             await asyncio.sleep(_OUTCOMES)
 
@@ -367,7 +426,7 @@ class Policy:
 
     def ask(self, line: str) -> dict[str, Any]:
         """`status`, `alarms`, `pause LOGIN WHY`, `resume LOGIN`, `room LOGIN RECIPIENTS`,
-        `refusals`."""
+        `refusals`, `served` (chasquid has taken over the users)."""
         command, _, rest = line.strip().partition(" ")
         if command == "status":
             return self.status()
@@ -378,7 +437,14 @@ class Policy:
             self.pause(login, why, "person")
             return {"done": True}
         if command == "resume":
-            return {"done": True, "was_paused": self.resume(rest)}
+            was = self.resume(rest)
+            answer = {"done": True, "was_paused": was}
+            return {**answer, "still": True} if self._pause_of(rest) else answer
+        if command == "served":
+            self.rules()
+            if self.changes.settle(self.clock()):
+                self._keep_changes()
+            return {"done": True}
         if command == "room":
             login, _, number = rest.partition(" ")
             return {"answer": self._room_for(login, int(number))}
@@ -390,7 +456,7 @@ class Policy:
         """What would be answered but for the message itself; empty if nothing is in the way."""
         if full := self._admission():
             return str(full)
-        if pause := self.pauses.get(login):
+        if pause := self._pause_of(login):
             return str(decide.paused(login, pause.why))
         rules = self.rules()
         now = self.ledger.now(self.clock())
@@ -425,7 +491,7 @@ class Policy:
             usage = self.ledger.usage(login)
             hour, day = usage.sent(now)
             message_hour, message_day = usage.messages(now)
-            pause = self.pauses.get(login)
+            pause = self._pause_of(login)
             logins[login] = {
                 "recipients": {"hour": hour, "day": day},
                 "messages": {"hour": message_hour, "day": message_day},

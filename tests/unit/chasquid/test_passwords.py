@@ -58,3 +58,16 @@ def test_a_chosen_one_takes_four_mebibytes_and_one_of_before_sixteen() -> None:
 def test_a_hash_does_not_show_itself() -> None:
     secret = Scrypt(12, 8, 4, b"salt-in-clear", b"key-in-clear")
     assert "in-clear" not in f"{secret} {Plain(b'in-clear')}"
+
+
+def test_a_fingerprint_changes_with_the_secret_and_tells_nothing_of_it() -> None:
+    """Whoever reads it lacks the salt, and so cannot try passwords."""
+    one, other = Scrypt.of("correct horse", 1), Scrypt.of("correct horse", 1)
+    prints = [passwords.fingerprint("i@example.com", item) for item in (one, other, Denied())]
+    assert len(set(prints)) == 3, "the same password with another salt is another"
+    assert prints[0] == passwords.fingerprint("j@example.com", one), "it is the hash's alone"
+    assert all(len(item) == 24 for item in prints), "not the whole of any hash"
+    assert one.key.hex()[:24] not in prints
+    clear = passwords.fingerprint("i@example.com", Plain(b"x"))
+    assert clear != passwords.fingerprint("i@example.com", Plain(b"y"))
+    assert clear != passwords.fingerprint("j@example.com", Plain(b"x")), "no table fits two"

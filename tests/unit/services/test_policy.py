@@ -316,6 +316,185 @@ def test_this_machine_is_looked_at(tmp_path: Path) -> None:
     assert room.inodes > 0
 
 
+# Who must log in again
+
+
+OTHER = "i+phone@example.com"
+
+
+def given(mine: Service, at: float, **fingerprints: str) -> None:
+    """Rules with these secrets, served since `at`; names are i and phone."""
+    names = {"i": LOGIN, "phone": OTHER, "j": "j@example.com"}
+    logins = {
+        names[name]: LoginRules(frozenset({LOGIN}), fingerprint=item)
+        for name, item in fingerprints.items()
+    }
+    mine.give(Rules("smtp.example.com", frozenset({"example.com"}), logins, Limit()))
+    os.utime(mine.paths.policy_rules, (at, at))
+    mine.policy.rules()
+
+
+class Holder:
+    """Says of every connection when it logged in, or nothing."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.at: float | None = None
+        self.asked: list[str] = []
+        patch.setattr(rpc, "question", self._question)
+
+    async def _question(self, _path: Path, command: str, timeout: float) -> dict[str, Any]:
+        assert 0 < timeout < 5
+        self.asked.append(command)
+        if self.at is None:
+            msg = "nobody there"
+            raise rpc.UnreachableError(msg)
+        return {"at": self.at, "login": LOGIN}
+
+
+@pytest.fixture
+def holder(monkeypatch: pytest.MonkeyPatch) -> Holder:
+    return Holder(monkeypatch)
+
+
+def stale(mine: Service, login: str = LOGIN) -> str:
+    envelope = Envelope(login, LOGIN, ("r@example.net",), remote="198.51.100.7:4711")
+    return str(asyncio.run(mine.policy.stale(envelope)) or "")
+
+
+def test_after_a_change_of_the_password_a_connection_of_before_must_log_in_again(
+    mine: Service, holder: Holder
+) -> None:
+    given(mine, NOW, i="a", phone="x")
+    assert stale(mine) == ""
+    assert holder.asked == [], "nothing is asked unless something changed"
+    given(mine, NOW + 10, i="b", phone="x")
+    mine.now = NOW + 11
+    holder.at = NOW + 5
+    assert stale(mine).startswith("451 4.7.0 i@example.com was changed or paused")
+    assert "log in again" in stale(mine)
+    assert stale(mine, OTHER) == "", "the other credential is another's"
+    holder.at = NOW + 10.5
+    assert stale(mine) == "", "it logged in by the new password"
+    assert holder.asked[0] == "session 198.51.100.7:4711"
+
+
+def test_when_nobody_knows_when_it_logged_in_it_must_do_so_again(
+    mine: Service, holder: Holder
+) -> None:
+    holder.at = None
+    given(mine, NOW, i="a")
+    given(mine, NOW + 10, i="b")
+    mine.now = NOW + 11
+    assert stale(mine)[:9] == "451 4.7.0"
+    mine.now = NOW + 10 + 1801
+    assert stale(mine) == "", "no connection lives so long"
+
+
+def test_a_removed_login_that_comes_back_lets_no_connection_of_before_in(
+    mine: Service, holder: Holder
+) -> None:
+    given(mine, NOW, i="a", j="x")
+    given(mine, NOW + 10, j="x")
+    given(mine, NOW + 20, i="a", j="x")
+    mine.now, holder.at = NOW + 30, NOW + 5
+    assert stale(mine)[:9] == "451 4.7.0"
+
+
+def test_who_must_log_in_again_must_so_after_a_restart_of_the_service(
+    mine: Service, holder: Holder
+) -> None:
+    given(mine, NOW, i="a")
+    given(mine, NOW + 10, i="b")
+    mine.now, holder.at = NOW + 20, NOW + 5
+    mine.again()
+    assert stale(mine)[:9] == "451 4.7.0"
+    mine.policy.rules()
+    given(mine, NOW + 60, i="c")
+    mine.again()
+    holder.at = NOW + 30
+    assert stale(mine)[:9] == "451 4.7.0", "also what changed while it was down"
+
+
+def test_a_first_start_makes_nobody_log_in_again(mine: Service, holder: Holder) -> None:
+    given(mine, NOW, i="a")
+    mine.again()
+    assert stale(mine) == ""
+    assert holder.asked == []
+
+
+def test_a_damaged_memory_of_changes_is_told(mine: Service, holder: Holder) -> None:
+    put(mine.paths.policy / "logins.json", "{")
+    mine.again()
+    assert "data/policy/logins.json cannot be read" in mine.said[-1]
+    assert stale(mine) == ""
+    assert holder.asked == []
+
+
+def test_until_chasquid_has_it_a_change_is_not_over(mine: Service, holder: Holder) -> None:
+    """Between the rules and chasquid's reload somebody may log in by the old password."""
+    given(mine, NOW, i="a")
+    given(mine, NOW + 10, i="b")
+    mine.now, holder.at = NOW + 12, NOW + 11
+    assert mine.policy.ask("served\n") == {"done": True}
+    mine.now += 1
+    assert stale(mine)[:9] == "451 4.7.0"
+    holder.at = NOW + 12.5
+    mine.policy.ask("served\n")
+    assert stale(mine) == "", "what is another change's does not touch it"
+
+
+def test_after_a_pause_a_connection_of_before_must_log_in_again(
+    mine: Service, holder: Holder
+) -> None:
+    given(mine, NOW, i="a", phone="x", j="y")
+    mine.now = NOW + 10
+    mine.policy.pause(LOGIN, "by hand", "person")
+    assert mine.send().startswith("451 4.7.1 i@example.com is paused")
+    mine.policy.resume(LOGIN)
+    mine.now, holder.at = NOW + 20, NOW + 5
+    assert stale(mine)[:9] == "451 4.7.0"
+    assert stale(mine, OTHER)[:9] == "451 4.7.0"
+    assert stale(mine, "j@example.com") == ""
+
+
+# A pause of a user, and of one credential
+
+
+def paused(mine: Service, login: str) -> bool:
+    return mine.send(login=login)[:9] == "451 4.7.1"
+
+
+def test_who_is_paused_by_a_person_is_paused_with_all_credentials(mine: Service) -> None:
+    given(mine, NOW, i="a", phone="x", j="y")
+    mine.policy.pause(LOGIN, "stolen", "person")
+    assert paused(mine, LOGIN)
+    assert paused(mine, OTHER)
+    shown = mine.policy.status()["logins"]
+    assert shown[OTHER]["paused"]["why"] == "stolen"
+    assert shown["j@example.com"]["paused"] is None
+    answer = mine.policy.ask(f"resume {OTHER}\n")
+    assert answer == {"done": True, "was_paused": False, "still": True}
+    assert paused(mine, OTHER), "it is its user who is paused"
+    assert mine.policy.ask(f"resume {LOGIN}\n")["was_paused"]
+    assert not paused(mine, OTHER)
+
+
+def test_one_credential_alone_can_be_paused(mine: Service) -> None:
+    given(mine, NOW, i="a", phone="x")
+    mine.policy.pause(OTHER, "lost", "person")
+    assert paused(mine, OTHER)
+    assert not paused(mine, LOGIN)
+    assert mine.policy.ask(f"resume {LOGIN}\n")["was_paused"], "with all its credentials"
+    assert not paused(mine, OTHER)
+
+
+def test_a_pause_by_what_one_credential_sent_is_its_own(mine: Service) -> None:
+    given(mine, NOW, i="a", phone="x")
+    mine.policy.pause(LOGIN, "too much", "tambo")
+    assert paused(mine, LOGIN)
+    assert not paused(mine, OTHER)
+
+
 # On real sockets
 
 
