@@ -28,6 +28,8 @@ VERBS = {
     "pause-user": ("commands.senders", "pause_user"),
     "resume-user": ("commands.senders", "resume_user"),
     "explain-policy": ("commands.senders", "explain_policy"),
+    "list-blocked": ("commands.blocks", "list_blocked"),
+    "unblock": ("commands.blocks", "unblock"),
     "dns": ("commands.dns", "dns"),
     "publish-dns": ("commands.publish", "publish_dns"),
     "doctor": ("commands.doctor", "doctor"),

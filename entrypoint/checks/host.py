@@ -33,6 +33,9 @@ _WHY_DOWN = "No mail comes in and none goes out."
 _WHY_CLOCK = "Signatures, certificates and log-ins are judged by their time."
 _WHY_DISK = "On a full disk no mail is taken, and no certificate renewed."
 _WHY_MEMORY = "Queued messages are held in memory: without enough of it the server is killed."
+_WHY_CONNECTIONS = (
+    "Without it one address can take all connections, guess passwords, and fill the memory."
+)
 _WHY_FILES = "Each connection is a file, and the server takes connections up to half of the limit."
 
 
@@ -45,6 +48,7 @@ def check(context: CheckContext) -> list[Finding]:
         *_disk(context),
         *_memory(context),
         *_files(context, status),
+        *_connections(status),
     ]
 
 
@@ -271,4 +275,17 @@ def _files(context: CheckContext, status: dict[str, object] | str) -> Iterator[F
             "files-few", Level.WARN, "chasquid may open few files at once.",
             "in compose.yaml, then docker compose up -d:\nulimits: {nofile: 16384}",
             seen=f"{match[1]}; {_LEAST_FILES} or more are needed", why=_WHY_FILES,
+        )  # fmt: skip
+
+
+def _connections(status: dict[str, object] | str) -> Iterator[Finding]:
+    found = status.get("connections") if isinstance(status, dict) else None
+    if isinstance(found, dict) and found.get("why"):
+        yield Finding(
+            "connections-unwatched", Level.FAIL,
+            "Nothing is bounded by address: this machine does not let connections be watched.",
+            "have Linux 5.14 or newer, Docker's own seccomp profile (or one that allows seccomp, "
+            "process_vm_readv and process_vm_writev), no gVisor, and then:\n"
+            "sysctl -w kernel.yama.ptrace_scope=1\ndocker compose restart",
+            seen=str(found["why"])[:200], why=_WHY_CONNECTIONS,
         )  # fmt: skip

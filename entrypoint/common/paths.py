@@ -110,6 +110,11 @@ class Paths:
         return self.data / "policy"
 
     @property
+    def strangers(self) -> Path:
+        """The holder's: who logged in from where, and who is blocked."""
+        return self.policy / "strangers.json"
+
+    @property
     def events(self) -> Path:
         """The store of events."""
         return self.data / "events"

@@ -15,30 +15,37 @@ _MOST = 1_000_000
 
 @dataclass(frozen=True)
 class Rates:
-    """What one stranger's network may: connections at once, messages and unknown recipients in an
-    hour. None: as many as it likes."""
+    """What one stranger's network may: connections at once, messages, unknown recipients and failed
+    log-ins in an hour. None: as many as it likes."""
 
     connections: int | None = None
     messages: int | None = None
     unknown: int | None = None
+    failures: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`20/conn,60/h,100/unknown`, some of them, or `none`. Raises ValueError."""
+        """`20/conn,60/h,100/unknown,5/auth`, some of them, or `none`. Raises ValueError."""
         word = text.strip().lower()
         if word == "none":
             return cls()
         found: dict[str, int] = {}
         for part in re.split(r"[,\s]+", word):
-            match = re.fullmatch(r"([0-9]{1,7})/(conn|h|unknown)", part)
+            match = re.fullmatch(r"([0-9]{1,7})/(conn|h|unknown|auth)", part)
             if not match or match[2] in found or not 1 <= int(match[1]) <= _MOST:
-                msg = f"{shown(text)} is no rate; write it as 20/conn,60/h,100/unknown, or none"
+                msg = (
+                    f"{shown(text)} is no rate; write it as 20/conn,60/h,100/unknown,5/auth, "
+                    "or none"
+                )
                 raise ValueError(msg)
             found[match[2]] = int(match[1])
-        return cls(found.get("conn"), found.get("h"), found.get("unknown"))
+        return cls(found.get("conn"), found.get("h"), found.get("unknown"), found.get("auth"))
 
     def __str__(self) -> str:
-        pairs = ((self.connections, "conn"), (self.messages, "h"), (self.unknown, "unknown"))
+        pairs = (
+            (self.connections, "conn"), (self.messages, "h"), (self.unknown, "unknown"),
+            (self.failures, "auth"),
+        )  # fmt: skip
         return ",".join(f"{number}/{name}" for number, name in pairs if number) or "none"
 
     @classmethod

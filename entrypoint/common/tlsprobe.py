@@ -27,6 +27,25 @@ def fingerprint(port: int, name: str, address: str = "127.0.0.1") -> str:
     return hashlib.sha256(leaf or b"").hexdigest()
 
 
+def greets(port: int, timeout: float, address: str = "127.0.0.1") -> bool:
+    """Whether a mail server greets on `port` within `timeout` seconds; on 465 within TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with socket.create_connection((address, port), timeout=timeout) as plain:
+            if port != 465:
+                _expect(plain, b"220")
+                plain.sendall(b"QUIT\r\n")
+                return True
+            with context.wrap_socket(plain) as secure:
+                _expect(secure, b"220")
+                secure.sendall(b"QUIT\r\n")
+                return True
+    except OSError:
+        return False
+
+
 def _starttls(connection: socket.socket) -> None:
     _expect(connection, b"220")
     connection.sendall(b"EHLO localhost\r\n")

@@ -4,8 +4,8 @@ A network is an IPv4 address, or an IPv6 /64, which is what one customer gets. I
 unless somebody logged in from it within a week; the machine itself never is one. For a stranger
 there is a limit to connections at once, to messages in an hour, and to recipients in an hour that
 do not exist here (RATE_STRANGERS); beyond the latter two it is blocked until the hour is over.
-Failed log-ins block any network but the machine itself, for a minute at first and for an hour at
-most; one that somebody logged in from may fail twenty times as often: its owner mistypes.
+Failed log-ins block for a minute at first and for an hour at most; a network that somebody logged
+in from may fail twenty times as often: its owner mistypes.
 
 What must never happen: that the machine itself is blocked, or that memory grows with the number of
 networks that knock.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from typing import Any
 
 from entrypoint.common.names import shown
@@ -23,8 +24,7 @@ from entrypoint.common.rates import Rates
 
 HOUR = 3600.0  # seconds
 KNOWN_FOR = 7 * 86400.0  # seconds after a log-in
-FAILURES = 5  # failed log-ins in an hour, from where nobody ever logged in
-FAILURES_KNOWN = 100  # and from where somebody did
+TYPOS = 20  # times as many log-ins may fail from where somebody logged in
 _FIRST_BLOCK = 60.0  # seconds; twice as long for each failure more
 _MOST_BLOCK = HOUR
 _MAX_NETWORKS = 20_000  # of which something is remembered, by kind: the oldest are forgotten
@@ -45,6 +45,15 @@ def network_of(address: str) -> str:
 def is_loopback(network: str) -> bool:
     """Whether `network` (see `network_of`) is the machine itself."""
     return network.startswith("127.") or network == "::1"
+
+
+class Entry(Enum):
+    """What becomes of a connection that has just come."""
+
+    TAKE = "take"
+    WAIT = "wait"  # for its greeting, until another one of its network ends
+    BLOCKED = "blocked"
+    MANY = "many"  # at once
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,17 @@ class Strangers:
             return None
         return block
 
+    def entry(self, network: str, connections: int, waiting: int, now: float) -> Entry:
+        """Of one more, when the network has so many, and so many that wait for a greeting."""
+        if is_loopback(network):
+            return Entry.TAKE
+        if self.block_of(network, now):
+            return Entry.BLOCKED
+        most = self.rates.connections
+        if most is None or connections < most or not self.is_stranger(network, now):
+            return Entry.TAKE
+        return Entry.MANY if waiting else Entry.WAIT
+
     def blocks(self, now: float) -> list[Block]:
         """What is blocked now, the newest last."""
         return [item for item in list(self._blocks.values()) if self.block_of(item.network, now)]
@@ -126,6 +146,7 @@ class Strangers:
     # What happens
 
     def logged_in(self, network: str, login: str, now: float) -> None:
+        """Somebody logged in from there."""
         if is_loopback(network):
             return
         known = self._known.setdefault(network, {})
@@ -141,14 +162,14 @@ class Strangers:
 
     def failed(self, network: str, login: str, now: float) -> Block | None:
         """A log-in failed; the block that it leads to, if it does."""
-        if is_loopback(network):
+        if self.rates.failures is None or is_loopback(network):
             return None
         deeds = self._deeds_of(network)
         deeds.failures = [item for item in deeds.failures if now - item[0] < HOUR]
         deeds.failures.append((now, login))
-        bound = FAILURES if self.is_stranger(network, now) else FAILURES_KNOWN
+        bound = self.rates.failures * (1 if self.is_stranger(network, now) else TYPOS)
         count = len(deeds.failures)
-        del deeds.failures[: -2 * FAILURES_KNOWN]
+        del deeds.failures[: -2 * TYPOS * self.rates.failures]
         if count < bound:
             return None
         seconds = min(_MOST_BLOCK, _FIRST_BLOCK * 2.0 ** min(count - bound, 10))

@@ -6,10 +6,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from entrypoint.common import rpc
+from entrypoint.common import rpc, tlsprobe
+from entrypoint.common.parallel import every
 from entrypoint.common.paths import Paths
+from entrypoint.common.tlsprobe import PORTS
 
 _TIMEOUT = 3.0  # seconds; Docker waits for five
+_GREETING = 1.8  # seconds, for three ports side by side after what the holder took
 _BEHIND = 60.0  # seconds that an event may wait to be stored
 
 
@@ -46,6 +49,10 @@ def look(paths: Paths, now: float) -> Health:
     else:
         if not holder.get("ready"):
             problems.append(f"chasquid is not running; it said last: {holder.get('last_words')}")
+        elif silent := _silent_ports():
+            problems.append(
+                f"no greeting within {_GREETING:.0f} s on port {', '.join(map(str, silent))}"
+            )
     try:
         problems += json.loads(paths.problems.read_text())
     except FileNotFoundError:
@@ -57,6 +64,11 @@ def look(paths: Paths, now: float) -> Health:
         programs=programs,
         started=started,
     )
+
+
+def _silent_ports() -> list[int]:
+    found = every(PORTS, lambda port: tlsprobe.greets(port, _GREETING), _GREETING)
+    return [port for port, greeted in zip(PORTS, found, strict=True) if not greeted]
 
 
 def _programs(paths: Paths) -> tuple[float, tuple[Program, ...]]:

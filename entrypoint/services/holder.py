@@ -29,9 +29,11 @@ from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.common.rates import Rates
 from entrypoint.history.buffer import Outbox
+from entrypoint.policy.capacity import Capacity
 from entrypoint.policy.strangers import Strangers
 from entrypoint.services.connections import Connections
 from entrypoint.services.removal import Removal
+from entrypoint.services.strangersfile import StrangersFile
 from entrypoint.settings.model import Settings
 from entrypoint.zone import address as addresses
 
@@ -72,16 +74,33 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
         sockets=sockets,
         outbox=Outbox(paths.recorder_socket, settings.events_keep_days),
         data=paths.queue,
-        connections=connections(sockets),
+        connections=connections(
+            sockets, settings.rate_strangers, paths, settings.max_message_mb << 20
+        ),
     )
     _await(paths.auth_socket, paths.auth_users)
     asyncio.run(holder.run(door, questions))
     return 0
 
 
-def connections(sockets: Sequence[tuple[str, socket.socket]]) -> Connections:
-    """The table of connections, after a look whether there can be one here."""
-    found = Connections(sockets, Strangers(Rates()), output.log)
+def connections(
+    sockets: Sequence[tuple[str, socket.socket]], rates: Rates, paths: Paths, largest: int
+) -> Connections:
+    """The table of connections, after a look whether there can be one here.
+
+    `largest` is the largest message in bytes.
+    """
+    strangers = Strangers(rates)
+    file = StrangersFile(paths.strangers, output.log)
+    if content := file.load():
+        try:
+            strangers.load(content, time.time())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            file.complain(repr(error))
+    _, count = descriptors()
+    memory = _memory_limit() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    capacity = Capacity.of(count, memory, largest)
+    found = Connections(sockets, strangers, capacity, file, output.log)
     try:
         seccomp.check()
     except OSError as error:
@@ -224,11 +243,16 @@ class Holder:
             await asyncio.start_unix_server(
                 self._answer_service, sock=questions, backlog=_QUESTION_BACKLOG
             )
-        tasks = (asyncio.create_task(self._keep()), asyncio.create_task(self.outbox.run()))
+        works = [self._keep(), self.outbox.run()]
+        if self.connections:
+            works.append(self.connections.run())
+        tasks = [asyncio.create_task(work) for work in works]
         await stop.wait()
         self._stopping = True
         server.close()
         await self._end()
+        if self.connections:
+            self.connections.close()
         await self.outbox.flush(_LAST_EVENTS)
         for task in tasks:
             task.cancel()
@@ -495,6 +519,8 @@ class Holder:
                 return await _watch(writer, *content.split())
             elif command in _QUESTIONS:
                 answer = await self._question(command, content)
+            elif command in ("blocked", "unblock"):
+                answer = self._blocks(command, content)
             else:
                 answer = {"error": "unknown command"}
             writer.write(json.dumps(answer).encode() + b"\n")
@@ -503,6 +529,16 @@ class Holder:
             pass  # whoever asked has gone, or this process ends
         finally:
             writer.close()
+
+    def _blocks(self, command: str, content: str) -> dict[str, Any]:
+        """`blocked`, and `unblock NETWORK|all`."""
+        if self.connections is None:
+            return {"error": "connections are not watched"}
+        return (
+            self.connections.blocked()
+            if command == "blocked"
+            else self.connections.unblock(content)
+        )
 
     async def _answer_service(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

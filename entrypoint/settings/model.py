@@ -37,6 +37,7 @@ from entrypoint.common.names import (
     public_ip,
     shown,
 )
+from entrypoint.common.rates import Rates
 from entrypoint.settings import acmehooks
 
 _MAX_VALUE = 8192  # characters; a value that long is a file pasted by mistake
@@ -471,6 +472,12 @@ class Settings(BaseModel):
         "What was refused counts too. `set-limit` sets another one for a login.",
         examples=["1000/h,10000/d"],
     )] = Limit(500, 5000)  # fmt: skip
+    rate_strangers: Annotated[Rates, Field(
+        description="What an address may do from which nobody logged in within a week: connections "
+        "at once, messages an hour, recipients an hour that do not exist, failed log-ins an hour; "
+        "or `none`. An address is an IPv4 address or an IPv6 /64.",
+        examples=["50/conn,500/h,100/unknown,5/auth"],
+    )] = Rates(20, 60, 100, 5)  # fmt: skip
     events_keep_days: Annotated[int, Number, Field(
         description="How many days the history of messages and log-ins is kept (show-message, "
         "status).",
@@ -565,6 +572,7 @@ _PREFIXES = (
     "DMARC_",
     "MAX_",
     "GIVE_UP_",
+    "RATE_",
     "SEND_",
     "BACKUP_",
     "LEXICON_",

@@ -52,6 +52,15 @@ def test_chasquid_that_does_not_start(scene: Scene) -> None:
     assert (found.id, found.level, found.seen) == ("server-not-ready", Level.FAIL, "bad key")
 
 
+def test_connections_that_cannot_be_watched_come_with_what_it_takes(scene: Scene) -> None:
+    why = {"watched": False, "why": "Operation not permitted"}
+    scene.box.holder["status"] = {**STATUS, "connections": why}
+    found = scene.only(host.check)
+    assert (found.id, found.level) == ("connections-unwatched", Level.FAIL)
+    assert found.seen == "Operation not permitted"
+    assert "ptrace_scope" in found.fix
+
+
 # IPv6
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from entrypoint import cli
 from entrypoint.commands import health
-from entrypoint.common import rpc
+from entrypoint.common import rpc, tlsprobe
 from entrypoint.common.paths import Paths
 from entrypoint.common.rpc import UnreachableError
 from tests.unit.kit import put
@@ -37,6 +37,26 @@ def run(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     status = cli.run(["health"])
     out, err = capsys.readouterr()
     return status, out + err
+
+
+@pytest.fixture(autouse=True)
+def silent(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The ports that do not greet."""
+    found: set[int] = set()
+    monkeypatch.setattr(tlsprobe, "greets", lambda port, _timeout: port not in found)
+    return found
+
+
+def test_port_that_does_not_greet_is_not_healthy(
+    at: Paths,
+    silent: set[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer(monkeypatch, {"ready": True})
+    put(at.problems, "[]")
+    silent |= {25, 587}
+    assert run(capsys) == (1, "error: no greeting within 2 s on port 25, 587\n")
 
 
 def test_healthy(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from entrypoint.commands import status
-from entrypoint.common import rpc
+from entrypoint.common import rpc, tlsprobe
 from entrypoint.common.rpc import UnreachableError
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import put
@@ -44,6 +44,7 @@ def answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(rpc, "request", request)
     monkeypatch.setattr(status, "version", lambda _: "0.1.0")
+    monkeypatch.setattr(tlsprobe, "greets", lambda _port, _timeout: True)
     monkeypatch.setattr(time, "time", lambda: NOW)
     paths = server.context.paths
     put(paths.problems, "[]")

@@ -11,29 +11,30 @@ from hypothesis import strategies as st
 from entrypoint.common.rates import Rates
 from entrypoint.policy import strangers
 from entrypoint.policy.strangers import (
-    FAILURES,
-    FAILURES_KNOWN,
     HOUR,
     KNOWN_FOR,
+    TYPOS,
     Block,
+    Entry,
     Strangers,
     is_loopback,
     network_key,
     network_of,
 )
 
+FAILURES, FAILURES_KNOWN = 5, 5 * TYPOS
 NOW = 1_800_000_000.0
 NET, OTHER, LOGIN = "198.51.100.7", "2001:db8:1:2::/64", "i@example.com"
 
 
-def fresh(rates: str = "20/conn,60/h,100/unknown") -> Strangers:
+def fresh(rates: str = "20/conn,60/h,100/unknown,5/auth") -> Strangers:
     return Strangers(Rates.parse(rates))
 
 
 @pytest.mark.parametrize(
     ("text", "rates"),
     [
-        ("20/conn,60/h,100/unknown", Rates(20, 60, 100)),
+        ("20/conn,60/h,100/unknown,5/auth", Rates(20, 60, 100, 5)),
         (" 100/UNKNOWN 20/conn ", Rates(20, None, 100)),
         ("1/h", Rates(None, 1)),
         ("none", Rates()),
@@ -87,7 +88,7 @@ def test_what_is_no_network_is_refused(text: str) -> None:
 
 
 def test_machine_itself_is_no_stranger_and_is_never_blocked() -> None:
-    found = fresh("1/conn,1/h,1/unknown")
+    found = fresh("1/conn,1/h,1/unknown,1/auth")
     for network in ("127.0.0.1", "127.9.9.9", "::1"):
         assert is_loopback(network)
         assert not found.is_stranger(network, NOW)
@@ -173,12 +174,12 @@ def test_who_is_known_has_no_limit_of_messages_or_recipients() -> None:
         assert found.unknown_recipient(NET, NOW) is None
 
 
-def test_without_rates_failed_log_ins_alone_block() -> None:
+def test_without_rates_nobody_is_blocked() -> None:
     found = fresh("none")
     for _ in range(1000):
         assert found.received(NET, NOW) is None
         assert found.unknown_recipient(NET, NOW) is None
-    assert any(found.failed(NET, LOGIN, NOW) for _ in range(FAILURES))
+        assert found.failed(NET, LOGIN, NOW) is None
 
 
 def test_shorter_block_does_not_end_a_longer_one() -> None:
@@ -259,7 +260,7 @@ def test_memory_does_not_grow_with_the_failures_of_one_network() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 4000)), max_size=200))
 def test_no_block_lasts_longer_than_an_hour(deeds: list[tuple[int, float]]) -> None:
-    found = fresh("1/conn,3/h,3/unknown")
+    found = fresh("1/conn,3/h,3/unknown,5/auth")
     now = NOW
     for what, seconds in deeds:
         now += seconds
@@ -271,3 +272,22 @@ def test_no_block_lasts_longer_than_an_hour(deeds: list[tuple[int, float]]) -> N
             found.unknown_recipient(NET, now)
         for block in found.blocks(now):
             assert now < block.until <= now + HOUR
+
+
+def test_twenty_connections_are_taken_one_waits_and_the_rest_is_too_many() -> None:
+    found = fresh()
+    assert found.entry(NET, 19, 0, NOW) is Entry.TAKE
+    assert found.entry(NET, 20, 0, NOW) is Entry.WAIT
+    assert found.entry(NET, 20, 1, NOW) is Entry.MANY
+    assert fresh("none").entry(NET, 8300, 1, NOW) is Entry.TAKE
+    assert found.entry("127.0.0.1", 8300, 1, NOW) is Entry.TAKE
+    found.logged_in(NET, LOGIN, NOW)
+    assert found.entry(NET, 8300, 1, NOW) is Entry.TAKE
+
+
+def test_who_is_blocked_is_not_taken_even_with_room() -> None:
+    found = fresh()
+    for _ in range(FAILURES):
+        found.failed(NET, LOGIN, NOW)
+    assert found.entry(NET, 0, 0, NOW) is Entry.BLOCKED
+    assert found.entry(NET, 0, 0, NOW + 60) is Entry.TAKE
