@@ -191,3 +191,45 @@ _HEADERS = (
     "From: x@outside.example\nFrom: {v}", "From: {v}\nFrom: x@outside.example", "Sender: {v}",
     "From: {v}\nSender: x@outside.example",
 )  # fmt: skip
+
+_STRANGERS = (
+    "outside.example", "notexample.com", "example.com.outside.example", "my-example.com",
+    "example.community", "mail.outside.example", "b\u00fccher.outside.example",
+)  # fmt: skip
+
+
+def stranger(seed: int, domain: str = "example.com") -> Form:
+    """A form whose address is a stranger's, more or less clear; half of them have the domain
+    somewhere, where a careless reader may take it for the address."""
+    dice = random.Random(-seed - 1)  # noqa: S311 (the same for the same number)
+    wanted = dice.choice(_STRANGERS)
+    for mutate in dice.sample(_IN_DOMAIN, dice.choice((0, 0, 0, 1))):
+        wanted = mutate(dice, wanted)
+    address = f"{dice.choice(('hans', 'x.y', 'a+b'))}@{wanted}"
+    about = domain
+    if dice.random() < 0.3:
+        about = dice.choice(_IN_DOMAIN)(dice, about)
+    mention = dice.choice(("", "", f"i@{about}", about, f"<i@{about}>"))
+    value = dice.choice(_BESIDE)(dice, mention, address)
+    headers = dice.choice(_HEADERS[:6]).replace("{v}", value)
+    return Form(f"stranger {seed}", headers)
+
+
+_BESIDE: tuple[Callable[[random.Random, str, str], str], ...] = (
+    lambda _, m, a: f'"{m}" <{a}>',
+    lambda _, m, a: f'"{m} via List" <{a}>',
+    lambda _, m, a: f"\"'{m}' via List\" <{a}>",
+    lambda _, m, a: f"{m} <{a}>",
+    lambda _, m, a: f"{a} ({m})",
+    lambda _, m, a: f"({m}) {a}",
+    lambda _, m, a: f"{a} ((x) {m})",
+    lambda _, m, a: f'"Meier, {m}" <{a}>',
+    lambda _, m, a: f'"\\"{m}" <{a}>',
+    lambda _, m, a: f'"a" {m} "b" <{a}>',
+    lambda dice, m, a: f"{_encoded(dice, m or 'Hans')} <{a}>",
+    lambda dice, m, a: f'"{_encoded(dice, m or "Hans")}" <{a}>',
+    lambda dice, m, a: f"{_encoded(dice, m + ' Müller, Hans')} <{a}>",
+    lambda dice, m, a: f"({_encoded(dice, m or 'x')}) {a}",
+    lambda _, m, a: f"Us: {a};" + m,
+    lambda _, m, a: f"{a}, {m} <{a}>",
+)
