@@ -14,8 +14,9 @@ from enum import IntEnum
 
 from entrypoint.common.limit import Limit, Over
 from entrypoint.common.names import Domain, organizational_domain, shown
-from entrypoint.policy import author, header
+from entrypoint.policy import author, header, queueroom
 from entrypoint.policy.header import Field, HeaderError
+from entrypoint.policy.queueroom import Shortage
 from entrypoint.policy.routes import Route, received_elsewhere
 
 SUFFIX = "+"  # chasquid's suffix_separators
@@ -97,6 +98,7 @@ class Rules:
     `organizations` are the organizational domains (RFC 9989) of `domains` and `host`: whatever is
     one of them, or below, is ours; left empty, they are found. `routes` are by domain.
     `forward_unproven`: also what nobody vouches for is forwarded.
+    `max_queue` messages may wait.
     """
 
     host: str
@@ -107,6 +109,7 @@ class Rules:
     organizations: frozenset[str] = frozenset()
     routes: Mapping[str, Route] = field(default_factory=dict)
     forward_unproven: bool = False
+    max_queue: int = 2000
 
     def __post_init__(self) -> None:
         if not self.organizations:
@@ -139,6 +142,7 @@ def dump(rules: Rules) -> str:
         "organizations": sorted(rules.organizations),
         "routes": {name: route.dump() for name, route in sorted(rules.routes.items())},
         "forward_unproven": rules.forward_unproven,
+        "max_queue": rules.max_queue,
         "logins": {
             name: {
                 "addresses": sorted(item.addresses),
@@ -164,6 +168,7 @@ def load(text: str) -> Rules:
         organizations=frozenset(content.get("organizations", ())),
         routes={name: Route.load(item) for name, item in content.get("routes", {}).items()},
         forward_unproven=bool(content.get("forward_unproven", False)),
+        max_queue=int(content.get("max_queue", 2000)),
         logins={
             name: LoginRules(
                 frozenset(item["addresses"]),
@@ -342,16 +347,22 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Room:
-    """What is left of disk and memory, in bytes; `memory` is None if nothing limits it."""
+    """What is left of disk and memory, in bytes; `memory` is None if nothing limits it.
+
+    `disk_size` is the volume's whole size, `memory_limit` the container's limit.
+    """
 
     disk: int
     inodes: int
     memory: int | None
+    disk_size: int = 0
+    memory_limit: int | None = None
 
 
 DISK_FLOOR = 128 << 20  # bytes free on the volume
 INODE_FLOOR = 1000
 MEMORY_FLOOR = 48 << 20  # bytes left to the container
+STRANGERS_DISK = 0.10  # of the volume: what is left below that is not for mail from outside
 
 
 def admission(room: Room) -> Answer | None:
@@ -361,6 +372,31 @@ def admission(room: Room) -> Answer | None:
     if room.memory is not None and room.memory < MEMORY_FLOOR:
         return later("4.3.1", "memory is nearly used up; try again in a few minutes")
     return None
+
+
+def admission_of_strangers(room: Room) -> Answer | None:
+    """Why no mail from outside can be taken just now, though logins may send."""
+    if room.disk < STRANGERS_DISK * room.disk_size:
+        percent = round(100 * STRANGERS_DISK)
+        text = f"less than {percent} % of the disk is free, and the rest is for our own users"
+        return later("4.3.1", f"{text}; try again later")
+    return None
+
+
+def short(shortage: Shortage) -> Answer:
+    """What does not fit into the queue now may fit when some of it is delivered."""
+    fits = (
+        ""
+        if shortage.fits is None
+        else f"; messages up to {_megabytes(shortage.fits)} are taken now"
+    )
+    return later("4.3.1", f"{shortage.what}{fits}; try again in a few minutes")
+
+
+def _megabytes(size: int) -> str:
+    """Never more than it is."""
+    tenths = size * 10 // queueroom.MB
+    return f"{tenths // 10} MB" if tenths >= 100 else f"{tenths // 10}.{tenths % 10} MB"
 
 
 # Incoming mail

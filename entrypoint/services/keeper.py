@@ -176,6 +176,7 @@ class Keeper:
         try:
             answer = rpc.request(self.paths.policy_door, "alarms", timeout=_POLICY_WAIT)
             alarms, notes = map(str, answer.get("alarms", ())), map(str, answer.get("notes", ()))
+            fixes = dict(answer.get("fixes", {}))
         except rpc.UnreachableError as error:
             self._silent += 1
             if self._silent < _SILENT:
@@ -186,7 +187,10 @@ class Keeper:
         self._silent = 0
         fix = "see why, and then: docker exec mail list-senders"
         return (
-            *(Finding("policy-alarm", Level.FAIL, text, fix, text) for text in alarms),
+            *(
+                Finding("policy-alarm", Level.FAIL, text, fixes.get(text, fix), text)
+                for text in alarms
+            ),
             *(Finding("policy-note", Level.WARN, text, subject=text) for text in notes),
         )
 

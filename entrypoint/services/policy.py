@@ -20,7 +20,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from email.message import EmailMessage
@@ -28,18 +28,21 @@ from email.utils import format_datetime, localtime, make_msgid
 from pathlib import Path
 from typing import Any
 
+from entrypoint.chasquid.backlog import Backlog
 from entrypoint.chasquid.maillog import Event, Kind, clean
 from entrypoint.common import identity, rpc
 from entrypoint.common import log as output
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.history import store
-from entrypoint.policy import abuse, decide, header
+from entrypoint.policy import abuse, decide, header, queueroom
 from entrypoint.policy.abuse import Outcomes
 from entrypoint.policy.decide import Answer, Code, Envelope, Room, Rules
+from entrypoint.policy.queueroom import Demand
 from entrypoint.policy.refusals import Refusals
 from entrypoint.policy.revocation import Changes
 from entrypoint.policy.usagelog import Ledger
+from entrypoint.services.admission import Admission, Measured
 from entrypoint.services.vouching import Vouching
 
 # Hooks that wait until this one looks, and hooks that it listens to; more are refused at once. Each
@@ -52,9 +55,11 @@ _CHUNK = 65536  # bytes
 _MAX_PREAMBLE = 65536  # bytes; chasquid takes 100 recipients of 256 bytes
 _PATIENCE = 60.0  # seconds for a hook to hand over its message; chasquid gives it as many
 _LOOK = 0.5  # seconds for which a look at disk and memory holds
+_LOOK_ANYWAY = 10.0  # seconds between looks without mail, so that an alarm ends with its cause
 _WATCHDOG = 15  # seconds without a turn of the loop, after which the kernel ends this process
 _NUDGE = 3.0  # seconds between turns that say it lives
 _TELL = 30.0  # seconds before the postmaster is written to again, if it could not be done
+_LOOK_SOON = 0.1  # seconds between such looks when there is no room
 _OUTCOMES = 2.0  # seconds between looks at what became of mail
 _SESSION_WAIT = 3.0  # seconds for the holder to say when a connection logged in
 _MANY = 1000  # events of one look
@@ -63,6 +68,7 @@ _NOTED = 7 * 86400.0  # seconds for which a login is warned about what it does
 # The folder of the sockets is not this user's, so it cannot clean them up (Python 3.13 would try).
 _LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _GREETING = "tambo 1"
+_MAX_QUEUE = 2000  # messages, while the rules are not known
 
 
 def main() -> int:
@@ -105,6 +111,7 @@ class Policy:
     log: Callable[[str, str], None] = output.log
 
     ledger: Ledger = field(init=False)
+    admission: Admission = field(init=False)
     outcomes: Outcomes = field(default_factory=Outcomes)
     pauses: dict[str, Pause] = field(default_factory=dict)
     resumed: dict[str, float] = field(default_factory=dict)
@@ -115,11 +122,13 @@ class Policy:
     _rules: Rules | None = None
     _rules_seen: tuple[int, int, int] = (0, 0, 0)
     _room: tuple[float, Room | None] = (0.0, None)
-    _full: str = ""
+    _closed: tuple[str, ...] = ()  # what is not taken now, and why: alarms
     _seen: int = 0  # the number of the last event
     _asked: int = 0  # by so many hooks just now
+    _looked: float = 0.0  # when events were looked at for want of room; monotonic seconds
 
     def __post_init__(self) -> None:
+        self.admission = Admission(Backlog(self.paths.waiting))
         self.ledger = Ledger(self.paths.policy)
         self.ledger.load(self.clock())
         self._load_pauses()
@@ -137,13 +146,16 @@ class Policy:
             await asyncio.start_unix_server(self._hook, sock=hooks, backlog=BACKLOG, **_LEFT),
             await asyncio.start_unix_server(self._verb, sock=verbs, **_LEFT),
         )
-        tasks = [asyncio.create_task(work()) for work in (self._nudge, self._tell, self._watch)]
+        tasks = [asyncio.create_task(work()) for work in self._works()]
         await stop.wait()
         for server in servers:
             server.close()
         for task in tasks:
             task.cancel()
         self._alive.unlink(missing_ok=True)
+
+    def _works(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+        return self._nudge, self._tell, self._watch, self._look_anyway
 
     @property
     def _alive(self) -> Path:
@@ -171,11 +183,14 @@ class Policy:
                 writer.write(f"{_BUSY}\n".encode())
                 return
             async with asyncio.timeout(_PATIENCE):
-                envelope, section, has_nul = await read_message(reader)
+                measured = Measured(reader)
+                envelope, section, has_nul = await read_message(measured)
             answer = await self.stale(envelope)
             if not answer and not has_nul:
                 answer = await self.vouching.refusal(self.rules(), envelope, section)
-            answer = answer or self.judge(envelope, section, has_nul=has_nul)
+            answer = answer or self.judge(
+                envelope, section, has_nul=has_nul, demand=measured.demand
+            )
             writer.write(f"{answer}\n".encode())
             await writer.drain()
         except ConnectionError:
@@ -203,10 +218,24 @@ class Policy:
             return None
         return decide.log_in_again(login)
 
-    def judge(self, envelope: Envelope, section: bytes, *, has_nul: bool = False) -> Answer:
+    def judge(
+        self,
+        envelope: Envelope,
+        section: bytes,
+        *,
+        has_nul: bool = False,
+        demand: Demand = Demand(),  # noqa: B008 (frozen)
+    ) -> Answer:
         """The answer, counted and noted."""
-        if full := self._admission():
+        stranger = not (envelope.login or envelope.from_here)
+        if full := self._admission(demand, stranger=stranger):
             return full
+        answer = self._judge(envelope, section, has_nul=has_nul)
+        if answer.code is Code.ACCEPT:
+            self.admission.take(demand, envelope.sender, envelope.recipients, stranger=stranger)
+        return answer
+
+    def _judge(self, envelope: Envelope, section: bytes, *, has_nul: bool) -> Answer:
         rules = self.rules()
         if rules is None:
             return decide.later("4.3.0", "the rules for senders cannot be read")
@@ -265,19 +294,69 @@ class Policy:
                 self.log("policy", f"error: the rules cannot be read: {error}")
         return self._rules
 
-    def _admission(self) -> Answer | None:
+    def _admission(self, demand: Demand, *, stranger: bool) -> Answer | None:
+        """Why there is no room for a message; None if there is."""
+        room = self._look_around()
+        if full := decide.admission(room):
+            return full
+        if stranger and (full := decide.admission_of_strangers(room)):
+            return full
+        try:
+            short = self.admission.ask(self._budget(room), demand, stranger=stranger)
+            if short and self._look_soon():
+                short = self.admission.ask(self._budget(room), demand, stranger=stranger)
+        except OSError as error:
+            self.log("policy", f"error: data/chasquid/queue cannot be read: {error.strerror}")
+            return decide.later("4.3.0", "the queue cannot be read; try again later")
+        return decide.short(short) if short else None
+
+    def _look_soon(self) -> bool:
+        """Take up what happened since the last look, but for one that was just now; whether."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SOON:
+            return False
+        self._looked = now
+        self.look_at_outcomes()
+        return True
+
+    def _budget(self, room: Room) -> queueroom.Budget:
+        rules = self.rules()
+        return queueroom.budget(room.memory_limit, rules.max_queue if rules else _MAX_QUEUE)
+
+    def _look_around(self) -> Room:
+        """Disk and memory; what is closed for want of them is said once, and when it ends."""
         at, room = self._room
         now = time.monotonic()
         if room is None or now - at > _LOOK:
             room = look_around(self.paths.data)
             self._room = (now, room)
-        full = decide.admission(room)
-        words = full.text if full else ""
-        if words != self._full:
-            self._full = words
-            said = f"error: no mail is taken: {words}" if words else "mail is taken again"
-            self.log("policy", said)
-        return full
+            self._say_what_is_closed(room)
+        return room
+
+    def _say_what_is_closed(self, room: Room) -> None:
+        closed = []
+        with suppress(OSError):  # whoever brings a message is told that
+            budget = self._budget(room)
+            for stranger, whose in ((False, "mail"), (True, "mail from outside")):
+                short = self.admission.ask(budget, Demand(), stranger=stranger)
+                full = decide.admission(room)
+                if stranger and not full:
+                    full = decide.admission_of_strangers(room)
+                if full := full or (decide.short(short) if short else None):
+                    text = f"No {whose} is taken: {full.text.partition(' ')[2]}."
+                    if text not in self._closed:
+                        said = f"no {whose} is taken: {full.text}. Fix: {closed_fix(text)}"
+                        self.log("policy", f"error: {said}")
+                    closed.append(text)
+                    break
+        if self._closed and not closed:
+            self.log("policy", "mail is taken again")
+        self._closed = tuple(closed)
+
+    async def _look_anyway(self) -> None:
+        while True:
+            self._look_around()
+            await asyncio.sleep(_LOOK_ANYWAY)
 
     # Pausing
 
@@ -401,6 +480,7 @@ class Policy:
 
     def _take(self, event: Event, now: float) -> None:
         if event.kind is Kind.RECEIVED:
+            self.admission.received(event.sender, event.recipients)
             if login := decide.login_of(Envelope(event.login)):
                 self.outcomes.received(event.id, login)
             return
@@ -431,7 +511,8 @@ class Policy:
         if command == "status":
             return self.status()
         if command == "alarms":
-            return {"alarms": self.alarms(), "notes": self.noted()}
+            found: dict[str, Any] = {"alarms": self.alarms(), "notes": self.noted()}
+            return {**found, "fixes": self.fixes()} if self._closed else found
         if command == "pause":
             login, _, why = rest.partition(" ")
             self.pause(login, why, "person")
@@ -454,7 +535,7 @@ class Policy:
 
     def _room_for(self, login: str, recipients: int) -> str:
         """What would be answered but for the message itself; empty if nothing is in the way."""
-        if full := self._admission():
+        if full := self._admission(Demand(), stranger=False):
             return str(full)
         if pause := self._pause_of(login):
             return str(decide.paused(login, pause.why))
@@ -471,9 +552,11 @@ class Policy:
             for login, item in sorted(self.pauses.items())
             if item.by == "tambo" and (rules is None or login in rules.logins)
         ]
-        if self._full:
-            found.append(f"No mail is taken: {self._full.partition(' ')[2]}.")
-        return found
+        return [*found, *self._closed]
+
+    def fixes(self) -> dict[str, str]:
+        """What to do about an alarm, by its text; the others are about a login."""
+        return {text: closed_fix(text) for text in self._closed}
 
     def noted(self) -> list[str]:
         """What should be mended some day."""
@@ -502,7 +585,7 @@ class Policy:
         return {"logins": logins, "alarms": self.alarms()}
 
 
-async def read_message(reader: asyncio.StreamReader) -> tuple[Envelope, bytes, bool]:
+async def read_message(reader: Measured | asyncio.StreamReader) -> tuple[Envelope, bytes, bool]:
     """The envelope, the header section, and whether there is a NUL behind it.
 
     The section is cut off behind header.MAX_HEADER bytes; the rest is read, and not kept. Raises
@@ -556,10 +639,28 @@ def parse_preamble(raw: bytes) -> Envelope:
 _NAMES = ["login", "from", "to", "remote", "spf"]
 
 
+def closed_fix(text: str) -> str:
+    """What to paste when something is not taken for want of room."""
+    if "disk" in text:
+        return f"see what takes the room: {_DU}"
+    if "queue" in text:
+        return "see what waits: docker exec mail list-queue"
+    return "a higher mem_limit in compose.yaml; see what waits: docker exec mail list-queue"
+
+
+_DU = "docker exec mail sh -c 'du -xm /data | sort -n | tail -20'"
+
+
 def look_around(data: Path) -> Room:
     disk = os.statvfs(data)
     inodes = disk.f_favail if disk.f_files else decide.INODE_FLOOR  # btrfs counts none
-    return Room(disk.f_bavail * disk.f_frsize, inodes, memory_left(Path("/sys/fs/cgroup")))
+    return Room(
+        disk.f_bavail * disk.f_frsize,
+        inodes,
+        memory_left(_CGROUP),
+        disk.f_blocks * disk.f_frsize,
+        memory_limit(_CGROUP),
+    )
 
 
 # By version: the files of limit and use, and the counters of what is but cached (cgroups(7)).
@@ -570,6 +671,7 @@ _CGROUPS = (
         ("total_inactive_file", "total_active_file"),
     ),
 )  # fmt: skip
+_CGROUP = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # what the first version says where there is no limit is more
 
 
@@ -584,6 +686,15 @@ def memory_left(cgroup: Path) -> int | None:
             stat = dict(line.split() for line in text.splitlines())
             free = sum(int(stat.get(name, 0)) for name in cached)
             return most - used + free if most < _UNLIMITED else None
+    return None
+
+
+def memory_limit(cgroup: Path) -> int | None:
+    """Bytes that the container may use; None without a limit."""
+    for limit, *_ in _CGROUPS:
+        with suppress(OSError, ValueError):
+            most = int((cgroup / limit).read_text())
+            return most if most < _UNLIMITED else None
     return None
 
 
