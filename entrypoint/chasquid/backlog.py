@@ -21,14 +21,16 @@ import mmap
 import os
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+PARKED = ".parked"  # ends the folder, beside the queue, of what does not fit into memory
 PREFIX = "m:"  # of the names of queue files; others are temporary
 _HEAD = 64 << 10  # bytes of a message's text that are looked at for its origin
 _SMALL = 256 << 10  # bytes of a file that is read whole
 _SAMPLES = 24  # pieces of one that is larger
 _SAMPLE = 8 << 10  # bytes of each
+_MOST_OTHERS = 5000  # messages of another folder that are remembered
 _MOST_READ = 500  # files that are opened in one look
 
 _DATA = re.compile(rb'\ndata:\s*"')
@@ -140,6 +142,20 @@ class Backlog:
 
     folder: Path
     _known: dict[str, Message] = field(default_factory=dict)
+    _others: dict[Path, Message] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """How many of those of the last look were read."""
+        return len(self._known)
+
+    def read(self, path: Path, name: str) -> Message:
+        """A message of another folder, under its name in the queue; read once. Raises OSError and
+        ValueError."""
+        if path not in self._others:
+            if len(self._others) > _MOST_OTHERS:
+                self._others.clear()
+            self._others[path] = replace(read(path), name=name)
+        return self._others[path]
 
     def look(self) -> list[Message]:
         """What waits now. Nothing if there is no queue yet; raises OSError."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from entrypoint.chasquid import textproto
+from entrypoint.chasquid.backlog import PARKED
 from entrypoint.chasquid.maillog import clean
 from entrypoint.common.names import Domain
 
@@ -63,7 +64,8 @@ class Recipient:
 class Item:
     """One message with its recipients.
 
-    `created` and `written`, when chasquid wrote the file last, are in seconds since 1970.
+    `created` and `written`, when chasquid wrote the file last, are in seconds since 1970. `parked`:
+    chasquid knows nothing of it until there is memory for it (services/parking.py).
     """
 
     id: str
@@ -71,6 +73,7 @@ class Item:
     recipients: tuple[Recipient, ...]
     created: float
     written: float = 0.0
+    parked: bool = False
 
 
 def parse(text: str) -> Item:
@@ -115,12 +118,20 @@ def files(folder: Path) -> list[Path]:
 
 def read(path: Path) -> Item:
     """Raises OSError, and ValueError if it is no item. What names it is the file's name."""
-    name = path.name.removeprefix(PREFIX)
+    parked = path.parent.name.endswith(PARKED)
+    name = _id_of(path)
     if not is_id(name):
         msg = f"{clean(path.name)}: not a name that chasquid gives"
         raise ValueError(msg)
     content, written = _head(path)
-    return replace(parse(content.decode(errors="replace")), id=name, written=written)
+    item = parse(content.decode(errors="replace"))
+    return replace(item, id=name, written=written, parked=parked)
+
+
+def _id_of(path: Path) -> str:
+    """A parked file's name says behind a dot since when it is."""
+    name = path.name.removeprefix(PREFIX)
+    return name.partition(".")[0] if path.parent.name.endswith(PARKED) else name
 
 
 def _head(path: Path) -> tuple[bytes, float]:
@@ -198,6 +209,7 @@ class Waiting:
     recipients: tuple[Recipient, ...]
     more: int = 0
     others: bool = False
+    parked: bool = False
 
     @classmethod
     def of(cls, item: Item, selection: Selection) -> Self | None:
@@ -212,6 +224,7 @@ class Waiting:
             recipients=tuple(meant[:_MAX_RECIPIENTS]),
             more=max(0, len(meant) - _MAX_RECIPIENTS),
             others=len(meant) < len(waiting),
+            parked=item.parked,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -356,13 +369,13 @@ def look(folder: Path, selection: Selection, limit: int | None, seconds: float) 
 
     It ends after so many seconds: what was not read by then is missing.
     """
-    paths = files(folder)
+    paths = [*files(folder), *files(folder.with_name(folder.name + PARKED))]
     deadline = time.monotonic() + seconds
     tally = _Tally(limit)
     for path in _selected(folder, selection, paths):
         if time.monotonic() > deadline:
             break
-        name = path.name.removeprefix(PREFIX)
+        name = _id_of(path)
         try:
             item = read(path)
         except FileNotFoundError:
@@ -389,7 +402,8 @@ def look(folder: Path, selection: Selection, limit: int | None, seconds: float) 
 def _selected(folder: Path, selection: Selection, paths: Sequence[Path]) -> Sequence[Path]:
     if not selection.ids:
         return paths
-    return [folder / f"{PREFIX}{name}" for name in selection.ids if is_id(name)]
+    parked = {_id_of(path): path for path in paths if path.parent != folder}
+    return [parked.get(name, folder / f"{PREFIX}{name}") for name in selection.ids if is_id(name)]
 
 
 @dataclass

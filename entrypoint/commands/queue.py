@@ -319,7 +319,9 @@ def _show(context: Context, found: Listing, selection: Selection, now: float) ->
 
 def _message(item: Waiting, tries: Attempts, now: float) -> Iterator[str]:
     about = "" if tries.exact else "about "
-    if not tries.tries:
+    if item.parked:
+        fate = "parked until there is memory for it"
+    elif not tries.tries:
         fate = "being tried for the first time"
     elif tries.next_try is None:
         fate = f"tried {about}{_times(tries.tries)}, and just now"
@@ -448,6 +450,7 @@ def _item_json(item: Waiting) -> dict[str, Any]:
             for one in item.recipients
         ],
         "to_more": item.more,
+        "parked": item.parked,
     }  # fmt: skip
 
 

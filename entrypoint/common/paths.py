@@ -96,6 +96,11 @@ class Paths:
         return self.queue / "queue"
 
     @property
+    def parked(self) -> Path:
+        """Messages of the queue that do not fit into memory; see services/parking.py."""
+        return self.queue / "queue.parked"
+
+    @property
     def domaininfo(self) -> Path:
         """What chasquid remembers of the TLS of other domains, a file each."""
         return self.queue / "domaininfo"

@@ -29,9 +29,12 @@ from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.common.rates import Rates
 from entrypoint.history.buffer import Outbox
+from entrypoint.policy import queueroom
 from entrypoint.policy.capacity import Capacity
 from entrypoint.policy.strangers import Strangers
+from entrypoint.services import parking
 from entrypoint.services.connections import Connections
+from entrypoint.services.parking import Parking
 from entrypoint.services.removal import Removal
 from entrypoint.services.strangersfile import StrangersFile
 from entrypoint.settings.model import Settings
@@ -58,6 +61,9 @@ _MAX_REQUEST = 64 << 20  # bytes of a line at the door: 100,000 messages to drop
 _NO_LIMIT = 1 << 60  # bytes: version 1 of cgroups says a very large number
 _MAX_EVENT = 1 << 20  # bytes; the kernel takes no more of one than half of that
 _AUTH_WAIT = 3.0  # seconds for the auth service to start
+_FEED = 600.0  # seconds between starts of chasquid for the sake of parked messages
+_FEED_LOOK = 30.0  # seconds between looks whether there is room for them
+_FOR_MEMORY = (-signal.SIGKILL, 2)  # how chasquid ends without memory: by the kernel, by Go itself
 _LAST_EVENTS = 1.0  # seconds at the end for the recorder to store what it has not yet
 
 
@@ -77,6 +83,8 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
         connections=connections(
             sockets, settings.rate_strangers, paths, settings.max_message_mb << 20
         ),
+        parking=Parking(paths.waiting, paths.parked),
+        budget=queueroom.budget(_memory_limit(), settings.max_queue).queued,
     )
     _await(paths.auth_socket, paths.auth_users)
     asyncio.run(holder.run(door, questions))
@@ -198,7 +206,9 @@ def _set_event() -> asyncio.Event:
 class Holder:
     """Keeps one chasquid running on `sockets`. Single-threaded: see process.spawn_with_sockets.
 
-    `data` is chasquid's folder on the volume. Without `connections` chasquid accepts by itself.
+    Without `connections` chasquid accepts by itself.
+    `data` is chasquid's folder on the volume; `budget` the bytes of messages that it may hold, None
+    without a limit.
     """
 
     argv: Sequence[str]
@@ -207,6 +217,8 @@ class Holder:
     outbox: Outbox
     data: Path
     connections: Connections | None = None
+    parking: Parking | None = None
+    budget: int | None = None
     log: Callable[[str, str], None] = output.log
 
     _reader: Reader = field(default_factory=Reader)
@@ -214,6 +226,8 @@ class Holder:
     _started: float = 0.0
     _starts: int = 0
     _deaths: int = 0
+    _killed: float = 0.0  # deaths for want of memory, of late; see parking.allowance
+    _fed: float = 0.0  # when parked messages were fed back, or could have been; monotonic
     _stopping: bool = False
     _expected: bool = False  # whether the next death is our own doing
     _listening: int = 0
@@ -243,7 +257,7 @@ class Holder:
             await asyncio.start_unix_server(
                 self._answer_service, sock=questions, backlog=_QUESTION_BACKLOG
             )
-        works = [self._keep(), self.outbox.run()]
+        works = [self._keep(), self.outbox.run(), self._feed_back()]
         if self.connections:
             works.append(self.connections.run())
         tasks = [asyncio.create_task(work) for work in works]
@@ -268,8 +282,48 @@ class Holder:
             await self._may_start.wait()
             if self._stopping:
                 return
+            self._settle()
             self._start()
             await self._ended.wait()
+
+    def _allowance(self) -> int | None:
+        if self.budget is None:
+            return None
+        return parking.allowance(self.budget, self._killed)
+
+    def _settle(self) -> None:
+        """Before chasquid reads its queue: what does not fit into memory is put aside."""
+        if self.parking is None:
+            return
+        self._fed = time.monotonic()
+        try:
+            moved = self.parking.settle(self._allowance(), time.time())
+        except OSError as error:
+            self.log("smtp", f"error: the queue cannot be counted: {error}")
+            return
+        if moved.parked:
+            self.log("smtp", f"warning: {len(moved.parked)} messages of the queue do not fit into "
+                     "memory and wait in queue.parked: docker exec mail list-queue")  # fmt: skip
+        if moved.fed:
+            self.log("smtp", f"note: {len(moved.fed)} messages that were parked are tried again")
+
+    async def _feed_back(self) -> None:
+        """Start chasquid again for parked messages when there is room, every ten minutes at most.
+
+        Its start takes them up; no connection is refused, but open ones end.
+        """
+        while self.parking is not None:
+            await asyncio.sleep(_FEED_LOOK)
+            if self.ready and self._killed and time.monotonic() - self._started > parking.STEADY:
+                self._killed = 0.0
+            if time.monotonic() - self._fed < _FEED or not self.parking.waiting():
+                continue
+            allowance = self._allowance()
+            with suppress(OSError):
+                if allowance is None or self.parking.room_for_more(allowance):
+                    await self.restart()
+                    continue
+            self._fed = time.monotonic()  # nothing fits: look again later
 
     def _start(self) -> None:
         self._ended.clear()
@@ -336,6 +390,8 @@ class Holder:
             self._deaths = 0
         elif not self._stopping:
             self._deaths = 0 if lived > _STEADY else self._deaths + 1
+            if code in _FOR_MEMORY:
+                self._killed += 1
             why = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
             said = f"; it said last: {self._last_words}" if self._last_words else ""
             self.log("smtp", f"error: chasquid {why} after {lived:.1f} s{said}. Starting it again.")
@@ -495,6 +551,7 @@ class Holder:
             "starts": self._starts,
             "last_words": self._last_words,
             "unjudged": {"count": self._unjudged, "last": self._unjudged_at},
+            "parked": self.parking.waiting() if self.parking else 0,
             "events": self.outbox.status(),
             "connections": self.connections.status() if self.connections else {"watched": False},
         }

@@ -20,7 +20,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from email.message import EmailMessage
@@ -55,7 +55,6 @@ _CHUNK = 65536  # bytes
 _MAX_PREAMBLE = 65536  # bytes; chasquid takes 100 recipients of 256 bytes
 _PATIENCE = 60.0  # seconds for a hook to hand over its message; chasquid gives it as many
 _LOOK = 0.5  # seconds for which a look at disk and memory holds
-_LOOK_ANYWAY = 10.0  # seconds between looks without mail, so that an alarm ends with its cause
 _WATCHDOG = 15  # seconds without a turn of the loop, after which the kernel ends this process
 _NUDGE = 3.0  # seconds between turns that say it lives
 _TELL = 30.0  # seconds before the postmaster is written to again, if it could not be done
@@ -146,16 +145,13 @@ class Policy:
             await asyncio.start_unix_server(self._hook, sock=hooks, backlog=BACKLOG, **_LEFT),
             await asyncio.start_unix_server(self._verb, sock=verbs, **_LEFT),
         )
-        tasks = [asyncio.create_task(work()) for work in self._works()]
+        tasks = [asyncio.create_task(work()) for work in (self._nudge, self._tell, self._watch)]
         await stop.wait()
         for server in servers:
             server.close()
         for task in tasks:
             task.cancel()
         self._alive.unlink(missing_ok=True)
-
-    def _works(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
-        return self._nudge, self._tell, self._watch, self._look_anyway
 
     @property
     def _alive(self) -> Path:
@@ -353,11 +349,6 @@ class Policy:
             self.log("policy", "mail is taken again")
         self._closed = tuple(closed)
 
-    async def _look_anyway(self) -> None:
-        while True:
-            self._look_around()
-            await asyncio.sleep(_LOOK_ANYWAY)
-
     # Pausing
 
     def pause(self, login: str, why: str, by: str) -> None:
@@ -511,6 +502,7 @@ class Policy:
         if command == "status":
             return self.status()
         if command == "alarms":
+            self._look_around()  # the keeper asks every two seconds: an alarm ends with its cause
             found: dict[str, Any] = {"alarms": self.alarms(), "notes": self.noted()}
             return {**found, "fixes": self.fixes()} if self._closed else found
         if command == "pause":

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote_plus
 
+from entrypoint.chasquid.backlog import PARKED
 from entrypoint.chasquid.maillog import Event, Kind, clean
+from entrypoint.services.parking import parked_files, sync
 
 # A folder of chasquid's, and how its files are called (queue.go; url.QueryEscape in protoio.go).
 _FOLDERS = {
@@ -64,10 +66,13 @@ class Removal:
     def is_void(self) -> bool:
         """Whether none of the files is there. Raises OSError."""
         with self._open() as folder:
-            return folder is None or not any(_is_file(name, folder) for name in self.files)
+            if folder is not None and any(_is_file(name, folder) for name in self.files):
+                return False
+        return not self._parked()
 
     def carry_out(self) -> Iterator[str]:
         """Each file's name once it has gone, for good. Raises OSError, with the rest left there."""
+        yield from self._carry_out_parked()
         with self._open() as folder:
             if folder is None:
                 return
@@ -78,6 +83,19 @@ class Removal:
                         yield name
             finally:
                 os.fsync(folder)
+
+    def _parked(self) -> dict[str, Path]:
+        """Those of the messages that are parked (parking.py), and where."""
+        if self.folder.name != "queue":
+            return {}
+        found = parked_files(self.folder.with_name(self.folder.name + PARKED))
+        return {name: path for name, (path, _) in found.items() if name in self.files}
+
+    def _carry_out_parked(self) -> Iterator[str]:
+        for name, path in self._parked().items():
+            path.unlink()
+            sync(path.parent)
+            yield name
 
     @contextmanager
     def _open(self) -> Iterator[int | None]:

@@ -262,7 +262,7 @@ def test_as_json(server: Server, door: Door) -> None:
                 "answer": "451 later", "fix": "",
             }
         ],
-        "to_more": 0, "tries": 3, "exact": False,
+        "to_more": 0, "parked": False, "tries": 3, "exact": False,
     }  # fmt: skip
 
 
