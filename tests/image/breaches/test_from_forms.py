@@ -37,6 +37,12 @@ SENDERS = ("<someone@outside.example>", f"<{GENERATED}>", "<>")
 
 
 @pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    # All of it comes from one address.
+    return {"RATE_STRANGERS": "none"}
+
+
+@pytest.fixture(scope="module")
 def answers(shipped: Shipped) -> Mapping[str, str]:
     """What was answered to each form, by its number."""
     numbered = [(str(number), form) for number, form in enumerate(FORMS)]

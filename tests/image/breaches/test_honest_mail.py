@@ -40,6 +40,12 @@ def _public(key: rsa.RSAPrivateKey) -> str:
 
 
 @pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    # All of it comes from one address.
+    return {"RATE_STRANGERS": "none"}
+
+
+@pytest.fixture(scope="module")
 def key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
 

@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from entrypoint.chasquid.aliases import Mailbox
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
 from entrypoint.converge import plan
+from entrypoint.converge.routing import Book, Served
 from entrypoint.dns.dmarc import Answer, LookupFailedError, Policies
 from entrypoint.policy import decide, routes, vouching
 from entrypoint.policy.decide import Envelope, Rules
@@ -88,8 +92,26 @@ def test_unproven_by_envelope(envelope: Mapping[str, object], expected: str) -> 
     assert answer(FROM, RULES, **envelope).startswith(expected)
 
 
-def test_owner_may_have_everything_forwarded() -> None:
+def test_owner_may_have_everything_forwarded(paths: Paths) -> None:
     assert answer(rules=replace(RULES, forward_unproven=True)) == "taken"
+    assert plan.rules(asked(FORWARD_UNPROVEN="forward"), fresh(paths)).forward_unproven
+    assert not plan.rules(asked(), fresh(paths)).forward_unproven
+
+
+@given(
+    st.dictionaries(st.sampled_from(["i", "i+x", "*", "a.b", "rua"]), st.booleans()),
+    st.sets(st.sampled_from(["i", "rua", "u"])).map(frozenset),
+    st.none() | st.just(("mx.example.net",)) | st.just(()),
+    st.sampled_from(["i", "i+x", "i+y", "rua", "u", "u+x", "nobody"]),
+)
+def test_route_survives_the_way_to_the_service_and_resolves_as_chasquid(
+    lines: dict[str, bool], users: frozenset[str], exchangers: tuple[str, ...] | None, local: str
+) -> None:
+    route = Route(lines, users, exchangers)
+    assert Route.load(json.loads(json.dumps(route.dump()))) == route
+    served = Served(users, {name: (Mailbox("to", Domain("example.net")),) for name in lines})
+    found = Book({"example.com": served}).targets(f"{local}@example.com")
+    assert (route.line(local) is not None) is bool(found)
 
 
 def test_what_is_refused_anyhow_asks_nobody() -> None:
