@@ -15,9 +15,10 @@ from enum import IntEnum
 from entrypoint.common.limit import Limit, Over
 from entrypoint.common.names import Domain, organizational_domain, shown
 from entrypoint.policy import author, header, queueroom
+from entrypoint.policy.backscatter import UNPROVEN
 from entrypoint.policy.header import Field, HeaderError
 from entrypoint.policy.queueroom import Shortage
-from entrypoint.policy.routes import Route, received_elsewhere
+from entrypoint.policy.routes import Route, leaves, received_elsewhere
 
 SUFFIX = "+"  # chasquid's suffix_separators
 
@@ -381,6 +382,35 @@ def admission_of_strangers(room: Room) -> Answer | None:
         text = f"less than {percent} % of the disk is free, and the rest is for our own users"
         return later("4.3.1", f"{text}; try again later")
     return None
+
+
+BOUNCES = later(
+    "4.7.1",
+    "too much mail that is forwarded from here was refused by the next server, or still waits, so "
+    "none is taken now that might bounce to where it did not come from; try again in an hour",
+)
+
+
+def may_bounce(rules: Rules | None, sender: str, recipients: Sequence[str]) -> bool:
+    """Whether a bounce may come of a message from outside: it goes on to another server."""
+    if sender == "<>":
+        return False
+    return rules is None or any(leaves(rules.routes, item) for item in recipients)
+
+
+def proven(envelope: Envelope) -> str:
+    """The organizational domain of the sender, if SPF passes for it; else backscatter.UNPROVEN."""
+    if not envelope.spf:
+        return UNPROVEN
+    try:
+        return organizational_domain(Domain.parse(_domain_of(envelope.sender)))
+    except ValueError:
+        return UNPROVEN
+
+
+def is_report_box(recipient: str) -> bool:
+    """Whether reports of DMARC or TLS come to it (RFC 7489, RFC 8460)."""
+    return base(recipient.lower()).partition("@")[0] in ("rua", "ruf")
 
 
 def short(shortage: Shortage) -> Answer:

@@ -37,6 +37,7 @@ from entrypoint.common.paths import Paths
 from entrypoint.history import store
 from entrypoint.policy import abuse, decide, header, queueroom
 from entrypoint.policy.abuse import Outcomes
+from entrypoint.policy.backscatter import Bounces
 from entrypoint.policy.decide import Answer, Code, Envelope, Room, Rules
 from entrypoint.policy.queueroom import Demand
 from entrypoint.policy.refusals import Refusals
@@ -63,6 +64,8 @@ _OUTCOMES = 2.0  # seconds between looks at what became of mail
 _SESSION_WAIT = 3.0  # seconds for the holder to say when a connection logged in
 _MANY = 1000  # events of one look
 _ENDS = (Kind.RECEIVED, Kind.SENT, Kind.BOUNCED)
+_FATES = (*_ENDS, Kind.DEFERRED, Kind.DONE, Kind.DROPPED)
+REPORT_MOST = 10 << 20  # bytes of a message to rua@ or ruf@
 _NOTED = 7 * 86400.0  # seconds for which a login is warned about what it does
 # The folder of the sockets is not this user's, so it cannot clean them up (Python 3.13 would try).
 _LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -112,6 +115,7 @@ class Policy:
     ledger: Ledger = field(init=False)
     admission: Admission = field(init=False)
     outcomes: Outcomes = field(default_factory=Outcomes)
+    bounces: Bounces = field(default_factory=Bounces)
     pauses: dict[str, Pause] = field(default_factory=dict)
     resumed: dict[str, float] = field(default_factory=dict)
     notes: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -227,6 +231,8 @@ class Policy:
         if full := self._admission(demand, stranger=stranger):
             return full
         answer = self._judge(envelope, section, has_nul=has_nul)
+        if answer.code is Code.ACCEPT and stranger:
+            answer = self._bounded(envelope, demand) or answer
         if answer.code is Code.ACCEPT:
             self.admission.take(demand, envelope.sender, envelope.recipients, stranger=stranger)
         return answer
@@ -305,6 +311,24 @@ class Policy:
             self.log("policy", f"error: data/chasquid/queue cannot be read: {error.strerror}")
             return decide.later("4.3.0", "the queue cannot be read; try again later")
         return decide.short(short) if short else None
+
+    def _bounded(self, envelope: Envelope, demand: Demand) -> Answer | None:
+        """Why a stranger's message is not taken for what it may come to: a report that is too
+        large, a bounce too many."""
+        if demand.size > REPORT_MOST and any(
+            decide.is_report_box(to) for to in envelope.recipients
+        ):
+            return decide.refuse("5.3.4", f"reports may have {REPORT_MOST >> 20} MB")
+        rules = self.rules()
+        if rules is None or not decide.may_bounce(rules, envelope.sender, envelope.recipients):
+            return None
+        whose, now = decide.proven(envelope), self.clock()
+        if not self.bounces.allows(whose, now):
+            self._look_soon()
+            if not self.bounces.allows(whose, now):
+                return decide.BOUNCES
+        self.bounces.allow(whose, envelope.sender, envelope.recipients, now)
+        return None
 
     def _look_soon(self) -> bool:
         """Take up what happened since the last look, but for one that was just now; whether."""
@@ -458,7 +482,9 @@ class Policy:
         now = self.clock()
         try:
             while True:
-                found = store.after(self.paths.events, self._seen, now - abuse.WINDOW, _ENDS, _MANY)
+                found = store.after(
+                    self.paths.events, self._seen, now - abuse.WINDOW, _FATES, _MANY
+                )
                 if found and found[0][0] <= self._seen:  # a store that was begun anew
                     self.outcomes = Outcomes()
                 for number, event in found:
@@ -474,6 +500,11 @@ class Policy:
             self.admission.received(event.sender, event.recipients)
             if login := decide.login_of(Envelope(event.login)):
                 self.outcomes.received(event.id, login)
+            elif decide.may_bounce(self.rules(), event.sender, event.recipients):
+                self.bounces.received(event.id, event.sender, event.recipients)
+            return
+        self._bounce(event)
+        if event.kind not in _ENDS:
             return
         login = self.outcomes.owner(event.id)
         if not login or event.at <= self.resumed.get(login, 0.0):
@@ -482,6 +513,15 @@ class Policy:
         failing = self.outcomes.failing(login, now)
         if failing and login not in self.pauses:
             self.pause(login, str(failing), "tambo")
+
+    def _bounce(self, event: Event) -> None:
+        match event.kind:
+            case Kind.BOUNCED:
+                self.bounces.bounced(event.id, event.at)
+            case Kind.DEFERRED:
+                self.bounces.deferred(event.id)
+            case Kind.DONE | Kind.DROPPED:
+                self.bounces.done(event.id)
 
     # What verbs ask
 

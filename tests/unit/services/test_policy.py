@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from entrypoint.history.store import Store
 from entrypoint.policy import decide, header
 from entrypoint.policy.abuse import FAILURES
 from entrypoint.policy.decide import Envelope, LoginRules, Rules
+from entrypoint.policy.queueroom import Demand
 from entrypoint.policy.routes import Route
 from entrypoint.services import policy as service
 from entrypoint.services.policy import Policy
@@ -232,6 +234,52 @@ def test_a_store_that_is_begun_anew_is_read_from_its_start(mine: Service) -> Non
 def test_without_a_store_nobody_is_paused(mine: Service) -> None:
     mine.policy.look_at_outcomes()
     assert mine.said == []
+
+
+def stranger(mine: Service, sender: str, to: str = "fwd@example.com", **more: Any) -> str:
+    message = b"From: a@example.net\nDate: x\n\nText.\n"
+    envelope = Envelope(
+        "", sender, (to,), "198.51.100.7:4711", **{key: more[key] for key in more if key == "spf"}
+    )
+    demand = Demand(more.get("size", 100), more.get("size", 100))
+    return str(mine.policy.judge(envelope, message[:30], demand=demand))
+
+
+def forwarding() -> Rules:
+    routes = {"example.com": Route({"fwd": True}, frozenset({"i", "rua"}))}
+    return replace(rules(), routes=routes, forward_unproven=True)
+
+
+def test_when_forwards_bounce_no_more_is_taken_that_might(mine: Service) -> None:
+    mine.give(forwarding())
+    answers = []
+    for number in range(30):
+        sender, to = f"n{number}@invented.example", ("fwd@example.com",)
+        answers.append(stranger(mine, sender)[:9])
+        if answers[-1].startswith("250"):
+            received = Event(Kind.RECEIVED, mine.now, f"{number:011}", sender, to)
+            bounced = replace(received, kind=Kind.BOUNCED, recipients=("x@gone.example",))
+            record(mine, received, bounced, replace(received, kind=Kind.DONE))
+            mine.policy.look_at_outcomes()
+    assert answers == ["250 2.0.0"] * 20 + ["451 4.7.1"] * 10
+    assert stranger(mine, "a@honest.example", spf=True)[:3] == "250", "it is proven"
+    assert stranger(mine, "<>")[:3] == "250", "nothing comes of it"
+    assert stranger(mine, "n@invented.example", "i@example.com")[:3] == "250", "it stays here"
+    assert mine.send()[:3] == "250"
+    mine.again().look_at_outcomes()
+    assert stranger(mine, "n@invented.example")[:3] == "451", "a restart forgets nothing"
+    mine.now += 3700
+    assert stranger(mine, "n@invented.example")[:3] == "250"
+
+
+def test_a_report_of_more_than_ten_megabytes_is_refused(mine: Service) -> None:
+    mine.give(forwarding())
+    large = {"spf": True, "size": (10 << 20) + 1}
+    assert stranger(mine, "a@example.net", "rua@example.com", **large) == (
+        "554 5.3.4 reports may have 10 MB"
+    )
+    assert stranger(mine, "a@example.net", "rua@example.com", spf=True)[:3] == "250"
+    assert stranger(mine, "a@example.net", "i@example.com", **large)[:3] == "250"
 
 
 def test_a_surge_pauses(mine: Service) -> None:
