@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entrypoint.chasquid.maillog import Event, Reader, clean, iso
+from entrypoint.chasquid.maillog import Event, Kind, Reader, clean, iso
 from entrypoint.common import identity, process, seccomp
 from entrypoint.common import log as output
 from entrypoint.common.errors import UserError
@@ -314,6 +314,8 @@ class Holder:
         """
         while self.parking is not None:
             await asyncio.sleep(_FEED_LOOK)
+            with suppress(OSError):
+                await self._give_up_bounces(self.parking)
             if self.ready and self._killed and time.monotonic() - self._started > parking.STEADY:
                 self._killed = 0.0
             if time.monotonic() - self._fed < _FEED or not self.parking.waiting():
@@ -324,6 +326,22 @@ class Holder:
                     await self.restart()
                     continue
             self._fed = time.monotonic()  # nothing fits: look again later
+
+    async def _give_up_bounces(self, queue: Parking) -> None:
+        """Bounces that nobody took for six hours go, while there is no chasquid; every ten minutes
+        at most."""
+        old = queue.old_bounces(time.time())
+        if not old or time.monotonic() - self._fed < _FEED:
+            return
+
+        def carry_out() -> None:
+            for item in queue.give_up(old):
+                name = item.name.partition(":")[2]
+                self._tell(Event(Kind.DROPPED, time.time(), id=name, sender="<>"))
+
+        async with self._turn:
+            await self._renew(carry_out)
+        self.log("smtp", f"note: {len(old)} bounces that nobody took for six hours are given up")
 
     def _start(self) -> None:
         self._ended.clear()

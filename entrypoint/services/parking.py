@@ -30,6 +30,7 @@ from pathlib import Path
 from entrypoint.chasquid.backlog import PREFIX, Backlog, Message
 
 SMALL = 256 << 10  # bytes: such messages are never worth parking before others
+BOUNCE_LIFE = 6 * 3600.0  # seconds for which a bounce of chasquid's own is tried
 STEADY = 3600.0  # seconds that chasquid lives for one death to be forgotten
 _NAME = re.compile(r"(m:[A-Za-z0-9_-]{1,64})\.([0-9]{1,11})")
 _CREATED = re.compile(rb"\ncreated_at_ts:\s*\{\s*seconds:\s*(\d{1,12})")
@@ -99,6 +100,22 @@ class Parking:
         """Whether a start now would feed one back. Raises OSError."""
         parked = self._parked()
         return bool(chosen((*self._queued(), *parked), budget) & {item.name for item in parked})
+
+    def old_bounces(self, now: float) -> list[Message]:
+        """Bounces that chasquid made and could not deliver for six hours. Raises OSError."""
+        return [
+            item
+            for item in self._known.look()
+            if item.origin.bounce and item.created and now - item.created > BOUNCE_LIFE
+        ]
+
+    def give_up(self, bounces: Iterable[Message]) -> Iterator[Message]:
+        """Remove them; says which have gone. Raises OSError."""
+        for item in bounces:
+            with suppress(FileNotFoundError):
+                (self.queue / item.name).unlink()
+                yield item
+        sync(self.queue)
 
     def settle(self, budget: int | None, now: float) -> Moved:
         """Make the queue one that fits. Raises OSError, with every message in one of the folders.

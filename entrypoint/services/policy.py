@@ -43,6 +43,7 @@ from entrypoint.policy.queueroom import Demand
 from entrypoint.policy.refusals import Refusals
 from entrypoint.policy.revocation import Changes
 from entrypoint.policy.usagelog import Ledger
+from entrypoint.services import oldreports
 from entrypoint.services.admission import Admission, Measured
 from entrypoint.services.vouching import Vouching
 
@@ -70,6 +71,8 @@ _NOTED = 7 * 86400.0  # seconds for which a login is warned about what it does
 # The folder of the sockets is not this user's, so it cannot clean them up (Python 3.13 would try).
 _LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _GREETING = "tambo 1"
+_SWEEP = 3600.0  # seconds between looks for old reports
+_SWEEP_ON = 10.0  # seconds, while there are more of them
 _MAX_QUEUE = 2000  # messages, while the rules are not known
 
 
@@ -149,7 +152,10 @@ class Policy:
             await asyncio.start_unix_server(self._hook, sock=hooks, backlog=BACKLOG, **_LEFT),
             await asyncio.start_unix_server(self._verb, sock=verbs, **_LEFT),
         )
-        tasks = [asyncio.create_task(work()) for work in (self._nudge, self._tell, self._watch)]
+        tasks = [
+            asyncio.create_task(work())
+            for work in (self._nudge, self._tell, self._watch, self._sweep)
+        ]
         await stop.wait()
         for server in servers:
             server.close()
@@ -469,6 +475,14 @@ class Policy:
                     item.told = True
                     self._keep_pauses()
             await asyncio.sleep(1.0 if all(item.told for item in self.pauses.values()) else _TELL)
+
+    async def _sweep(self) -> None:
+        """Old reports go, a few hundred at a time."""
+        while True:
+            gone = oldreports.sweep(self.paths.mail, self.clock())
+            if gone:
+                self.log("policy", f"{gone} reports of more than 60 days are deleted")
+            await asyncio.sleep(_SWEEP if gone < oldreports.MOST else _SWEEP_ON)
 
     async def _watch(self) -> None:
         """What becomes of mail, from the store of events."""

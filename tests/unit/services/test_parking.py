@@ -12,7 +12,7 @@ from entrypoint.chasquid import queue
 from entrypoint.chasquid.backlog import Message, Origin
 from entrypoint.services import parking
 from entrypoint.services.parking import Parking
-from tests.unit.chasquid.test_backlog import LOGIN, STRANGER, item
+from tests.unit.chasquid.test_backlog import BOUNCE, LOGIN, STRANGER, item
 
 NOW = 1_795_600_000.0
 MB = 1 << 20
@@ -102,6 +102,18 @@ def test_in_both_folders_the_one_in_the_queue_wins(mine: Parking) -> None:
     mine.settle(MB, NOW)
     assert (names(mine.queue), names(mine.parked)) == ({"m:large"}, set())
     assert (mine.queue / "m:large").stat().st_size < MB
+
+
+def test_bounces_are_given_up_after_six_hours_and_nothing_else(mine: Parking) -> None:
+    created = 1_795_532_566.0
+    for name, data in (("bounce", BOUNCE + STRANGER), ("others", STRANGER)):
+        (mine.queue / f"m:{name}").write_bytes(item(data, "<>"))
+    assert mine.old_bounces(created + 6 * 3600) == []
+    old = mine.old_bounces(created + 6 * 3600 + 1)
+    assert [one.name for one in old] == ["m:bounce"]
+    assert list(mine.give_up(old)) == old
+    assert list(mine.give_up(old)) == [], "it may have gone by itself"
+    assert names(mine.queue) == {"m:others"}
 
 
 class Killed(BaseException):
