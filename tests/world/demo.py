@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from tests.world.installation import DOMAIN, HOST, Installation, InstallationError
 from tests.world.world import Delivery, Net, World, WorldError
 
-NAME = "tambo-demo"
-NET = Net("198.51.100", "2001:db8:d")
+# A second demo beside one that runs: another name, two other prefixes.
+NAME = os.environ.get("DEMO_NAME", "tambo-demo")
+NET = Net(*os.environ.get("DEMO_NET", "198.51.100 2001:db8:d").split())
 SENDER = f"i@{DOMAIN}"
 MAILBOX = "me@example.net"  # FORWARD_TO of tambo.yaml
 OWN = ("rsa-sha256/", "ed25519-sha256/")  # who signs: the start of algorithm/selector
