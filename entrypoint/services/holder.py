@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from entrypoint.chasquid import quarantine
 from entrypoint.chasquid.maillog import Event, Kind, Reader, clean, iso
 from entrypoint.common import identity, process, seccomp
 from entrypoint.common import log as output
@@ -348,6 +349,7 @@ class Holder:
         self._listening = self._hangups = 0
         self._started = time.monotonic()
         self._starts += 1
+        self._put_aside()
         # Each event is one write(2), and is read as one: text in it cannot pass for another.
         out_read, out_write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         out_write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_EVENT)
@@ -362,6 +364,18 @@ class Holder:
         )
         watch = os.pidfd_open(self._pid)
         asyncio.get_running_loop().add_reader(watch, self._reap, watch, self._pid, pumps)
+
+    def _put_aside(self) -> None:
+        """What chasquid would end or hang at goes out of its way."""
+        try:
+            for name, why in quarantine.put_aside(self.data):
+                self.log(
+                    "smtp",
+                    f"error: a file of the queue is damaged ({why}), and was put aside: "
+                    f"data/chasquid/{quarantine.FOLDER}/{clean(name)}. Its message is not sent.",
+                )
+        except OSError as error:
+            self.log("smtp", f"error: the queue cannot be looked through: {error.strerror}")
 
     def _spawn(self, stdout: int, stderr: int) -> int:
         """Another chasquid, whose connections are watched if that can be."""

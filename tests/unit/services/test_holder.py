@@ -278,7 +278,7 @@ def test_a_restart_does_not_wait_for_a_pause_to_end(start: Make) -> None:
     until(lambda: holder.events("smtp"))
     holder.behave()
     began = time.monotonic()
-    assert holder.ask("restart")["done"] is True
+    assert holder.ask("restart")["ready"] is True
     assert time.monotonic() - began < 5
 
 
@@ -302,8 +302,19 @@ def test_a_restart_that_fails_says_so_and_does_not_spin(start: Make) -> None:
 def put_queue(holder: Holder, *names: str) -> Path:
     folder = holder.place / "queue"
     for name in names:
-        put(folder / f"m:{name}", f"the message {name}")
+        text = f'data: "the message {name}"\ncreated_at_ts: {{ seconds: 1 }}\n'
+        put(folder / f"m:{name}", text)
     return folder
+
+
+def test_a_file_that_would_end_chasquid_is_put_aside_before_it_starts(start: Make) -> None:
+    holder = start()
+    folder = put_queue(holder, "good")
+    put(folder / "m:empty", "")
+    assert holder.ask("restart")["ready"] is True
+    assert [path.name for path in folder.iterdir()] == ["m:good"]
+    assert [path.name for path in (holder.place / "queue.damaged").iterdir()] == ["m:empty"]
+    assert "(it is empty), and was put aside: data/chasquid/queue.damaged/m:empty" in holder.log
 
 
 def removal(*names: str) -> str:
@@ -485,10 +496,10 @@ def test_one_that_does_not_listen_to_reason(start: Make) -> None:
     holder = start({"_STOP_WAIT": 0.1}, deaf=True)
     first = holder.pid
     holder.behave()
-    assert holder.ask("restart")["done"] is True
+    assert holder.ask("restart")["ready"] is True
     assert not is_alive(first)
     holder.behave(deaf=True)
-    assert holder.ask("restart")["done"] is True
+    assert holder.ask("restart")["ready"] is True
     last = holder.pid
     assert holder.end() == 0
     assert not is_alive(last)
