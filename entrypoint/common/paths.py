@@ -238,6 +238,11 @@ class Paths:
         return self.auth / "passwords.json"
 
     @property
+    def auth_questions(self) -> Path:
+        """Where the auth service asks the holder, as others do at `sessions_socket`."""
+        return self.auth / "holder.sock"
+
+    @property
     def auth_socket(self) -> Path:
         """Where chasquid has passwords checked (dovecot_client_path)."""
         return self.run / "auth.sock"

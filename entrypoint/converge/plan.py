@@ -355,6 +355,7 @@ def rules(settings: Settings, state: State) -> decide.Rules:
             domains=frozenset(item.domain for item in grants if item.local is None),
             limit=own.limit,
             fingerprint=passwords.fingerprint(login, secret),
+            chosen=passwords.is_chosen(secret),
         )
     return decide.Rules(
         host=settings.mail_hostname,

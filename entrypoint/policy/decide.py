@@ -82,13 +82,14 @@ class Envelope:
 class LoginRules:
     """What a login may send as: `addresses`, and any address of `domains`.
 
-    `fingerprint` changes with its secret (revocation.py).
+    `fingerprint` changes with its secret (revocation.py); `chosen`: a person chose it.
     """
 
     addresses: frozenset[str] = frozenset()
     domains: frozenset[str] = frozenset()
     limit: Limit | None = None
     fingerprint: str = ""
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ def dump(rules: Rules) -> str:
                 "domains": sorted(item.domains),
                 "limit": None if item.limit is None else str(item.limit),
                 "fingerprint": item.fingerprint,
+                "chosen": item.chosen,
             }
             for name, item in sorted(rules.logins.items())
         },
@@ -176,6 +178,7 @@ def load(text: str) -> Rules:
                 frozenset(item["domains"]),
                 None if item["limit"] is None else Limit.parse(item["limit"]),
                 str(item["fingerprint"]),
+                bool(item["chosen"]),
             )
             for name, item in content["logins"].items()
         },
@@ -327,6 +330,14 @@ def over_limit(login: str, over: Over) -> Answer:
 
 def paused(login: str, why: str) -> Answer:
     return later("4.7.1", f"{login} is paused: {why}; the postmaster can resume it")
+
+
+def guessed_at(login: str) -> Answer:
+    return later(
+        "4.7.1",
+        f"somebody guesses at the password of {login}, and it never logged in from this address "
+        "before; send from where it did, by a credential with a generated secret, or in an hour",
+    )
 
 
 def log_in_again(login: str) -> Answer:

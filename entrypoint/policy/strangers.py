@@ -21,6 +21,7 @@ from typing import Any
 
 from entrypoint.common.names import shown
 from entrypoint.common.rates import Rates
+from entrypoint.policy.guessed import Guessed
 
 HOUR = 3600.0  # seconds
 KNOWN_FOR = 7 * 86400.0  # seconds after a log-in
@@ -95,6 +96,7 @@ class Strangers:
 
     rates: Rates
 
+    guessed: Guessed = field(default_factory=Guessed)
     changed: bool = False  # whether there is something to keep; whoever keeps it sets it back
     _known: OrderedDict[str, dict[str, float]] = field(default_factory=OrderedDict)
     _blocks: OrderedDict[str, Block] = field(default_factory=OrderedDict)
@@ -146,8 +148,13 @@ class Strangers:
     # What happens
 
     def logged_in(self, network: str, login: str, now: float) -> None:
-        """Somebody logged in from there."""
+        """Somebody logged in from there. While the login is guessed at, that alone makes no network
+        known."""
         if is_loopback(network):
+            return
+        if deeds := self._deeds.get(network):
+            deeds.failures = [item for item in deeds.failures if item[1] != login]
+        if self.guessed.is_guessed(login, now) and not self.has_logged_in(network, login, now):
             return
         known = self._known.setdefault(network, {})
         self._known.move_to_end(network)
@@ -157,11 +164,11 @@ class Strangers:
         if len(known) > _MAX_LOGINS:
             del known[min(known, key=known.__getitem__)]
         _trim(self._known)
-        if deeds := self._deeds.get(network):
-            deeds.failures = [item for item in deeds.failures if item[1] != login]
 
     def failed(self, network: str, login: str, now: float) -> Block | None:
         """A log-in failed; the block that it leads to, if it does."""
+        if not is_loopback(network) and not self.has_logged_in(network, login, now):
+            self.changed = self.guessed.failed(login, now) or self.changed
         if self.rates.failures is None or is_loopback(network):
             return None
         deeds = self._deeds_of(network)
@@ -225,6 +232,7 @@ class Strangers:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "guessed": self.guessed.to_json(),
             "known": dict(self._known),
             "blocks": [asdict(block) for block in self._blocks.values()],
         }
@@ -240,6 +248,7 @@ class Strangers:
         kept = OrderedDict(
             (network_key(block.network), block) for block in blocks if float(block.until) > now
         )
+        self.guessed.load(content.get("guessed", {}))
         self._known, self._blocks = known, kept
         _trim(self._known)
         _trim(self._blocks)

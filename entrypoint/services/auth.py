@@ -42,7 +42,7 @@ from typing import Any
 
 from entrypoint.chasquid import passwords
 from entrypoint.chasquid.passwords import Chosen
-from entrypoint.common import identity
+from entrypoint.common import identity, rpc
 from entrypoint.common import log as output
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
@@ -57,6 +57,8 @@ MOST_OF_ONE = 256  # of one login's
 MOST_LATE = 1024  # no's that are held back; of more, the oldest is given early
 _MAX_LINE = 16384  # bytes; chasquid takes less than 4 KB of an AUTH
 _IDLE = 5.0  # seconds for a question to be put
+_LOOK = 2.0  # seconds between looks at which logins are guessed at
+_HOLDER_WAIT = 2.0  # seconds for the holder to answer
 _WATCHDOG = 15  # seconds without a turn of the loop, after which the kernel ends this process
 _NUDGE = 3.0  # seconds between turns that say it lives
 _YES_LIFE = 3600.0  # seconds for which a right password need not be checked again
@@ -64,6 +66,11 @@ _MOST_YES = 1024
 _TROUBLE = 60.0  # seconds between two lines of the log about the same trouble
 # The folder of the sockets is not this user's, so it cannot clean them up (Python 3.13 would try).
 _LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+_GUESSED = (
+    "note: somebody guesses at the password of {}: for an hour it is tried only while a connection "
+    "is open from where that logged in within a week. Credentials with a generated secret go on: "
+    "docker exec mail add-user ADDRESS --name NAME"
+)
 _GREETING = b"VERSION\t1\t1\nSPID\t%d\n"
 
 
@@ -82,7 +89,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     identity.drop(ids, Owner.AUTH)
     try:
-        asyncio.run(Auth(Path(paths.passwords.name)).run(*sockets))
+        asyncio.run(Auth(Path(paths.passwords.name), Path(paths.auth_questions.name)).run(*sockets))
     except Exception as error:
         output.log("auth", f"error: {type(error).__name__}: {error}. Starting again.")
         time.sleep(1.5)  # the supervisor does not wait
@@ -182,9 +189,10 @@ class Turns:
 
 @dataclass
 class Auth:
-    """The service. `file` is the plan's, as passwords.py has it."""
+    """The service. `file` is the plan's, as passwords.py has it; at `holder` it asks the holder."""
 
     file: Path
+    holder: Path
     clock: Callable[[], float] = time.monotonic
     log: Callable[[str, str], None] = output.log
 
@@ -192,6 +200,7 @@ class Auth:
     delays: Delays = field(default_factory=Delays)
     answers: dict[str, int] = field(default_factory=lambda: {"yes": 0, "no": 0, "later": 0})
     open: int = 0  # connections
+    _guessed: frozenset[str] = frozenset()
     _logins: dict[str, Chosen] = field(default_factory=dict)
     _seen: tuple[int, int, int] | None = None
     _yes: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
@@ -208,11 +217,12 @@ class Auth:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         servers = await self.serve(checks, users, door)
-        nudge = asyncio.create_task(_nudge())
+        tasks = [asyncio.create_task(_nudge()), asyncio.create_task(self.watch())]
         await stop.wait()
         for server in servers:
             server.close()
-        nudge.cancel()
+        for task in tasks:
+            task.cancel()
 
     async def serve(
         self, checks: socket.socket, users: socket.socket, door: socket.socket
@@ -258,6 +268,8 @@ class Auth:
         secret = logins.get(login)
         if secret is None:
             return False
+        if login in self._guessed and not await self._is_here(login):
+            return False
         mark = self._mark(secret, password)
         now = self.clock()
         if self._yes.get(mark, 0.0) > now:
@@ -270,6 +282,26 @@ class Auth:
                 self._yes.popitem(last=False)
             return True
         return False
+
+    async def _is_here(self, login: str) -> bool:
+        """Whether somebody is connected from where he logged in as `login` before."""
+        try:
+            answer = await rpc.question(self.holder, f"here {login}", _HOLDER_WAIT)
+        except rpc.UnreachableError as error:
+            self._trouble("holder", f"warning: the holder does not say who is connected: {error}")
+            raise BusyError from None
+        return bool(answer.get("known", True))
+
+    async def watch(self) -> None:
+        """Which logins are guessed at."""
+        while True:
+            with suppress(rpc.UnreachableError):
+                answer = await rpc.question(self.holder, "guessed", _HOLDER_WAIT)
+                found = frozenset(map(str, answer.get("logins", ())))
+                for login in sorted((found - self._guessed) & (self.logins() or {}).keys()):
+                    self.log("auth", _GUESSED.format(login))
+                self._guessed = found
+            await asyncio.sleep(_LOOK)
 
     def _mark(self, secret: Chosen, password: bytes) -> bytes:
         """What a right password is known by for a while, in this process alone: its key is random

@@ -653,6 +653,24 @@ class Connections:
             return {"known": self.strangers.has_logged_in(network, login.lower(), now)}
         return {"known": not self.strangers.is_stranger(network, now)}
 
+    def guessed(self) -> dict[str, Any]:
+        """The logins that are guessed at: see policy/guessed.py."""
+        return {"logins": self.strangers.guessed.logins(time.time())}
+
+    def here(self, login: str) -> dict[str, Any]:
+        """Whether some connection comes from where `login` is known. Without a table that cannot
+        be told, and then it is taken to: nobody is to be locked out."""
+        if self._listener is None:
+            return {"known": True}
+        now = time.time()
+        return {
+            "known": any(
+                is_loopback(item.network) or self.strangers.has_logged_in(item.network, login, now)
+                for item in self._open.values()
+                if not item.ended
+            )
+        }
+
     def sessions(self) -> dict[str, Any]:
         """All connections. `watched` is False where there is no table: then nothing is known."""
         now = time.monotonic()

@@ -47,7 +47,7 @@ _CHASQUID = "/usr/bin/chasquid"
 _BACKLOG = 4096  # connections that wait while chasquid restarts; the kernel caps it at somaxconn
 _DOOR_BACKLOG = 64  # verbs that wait
 _QUESTION_BACKLOG = 4096  # questions of services that wait: one for each message or log-in
-_QUESTIONS = ("session", "sessions", "known")  # all that services may ask
+_QUESTIONS = ("session", "sessions", "known", "guessed", "here")  # all that services may ask
 _LISTENER_WAIT = 5.0  # seconds for a new chasquid to say how it can be watched
 _MOST_DESCRIPTORS = 65536  # a fork copies the table of descriptors up to the highest one
 _BACK_OFF = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before each try after a death
@@ -65,6 +65,8 @@ _AUTH_WAIT = 3.0  # seconds for the auth service to start
 _FEED = 600.0  # seconds between starts of chasquid for the sake of parked messages
 _FEED_LOOK = 30.0  # seconds between looks whether there is room for them
 _FOR_MEMORY = (-signal.SIGKILL, 2)  # how chasquid ends without memory: by the kernel, by Go itself
+# This user may not enter the folder of every socket, so it cannot clean up (Python 3.13 would try).
+_LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _LAST_EVENTS = 1.0  # seconds at the end for the recorder to store what it has not yet
 
 
@@ -73,7 +75,11 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     sockets = bind()
     # tambo's verbs may connect, chasquid itself may not.
     door = identity.listen(paths.holder_socket, ids, Owner.TAMBO, _DOOR_BACKLOG)
-    questions = identity.listen(paths.sessions_socket, ids, Owner.CHASQUID, _QUESTION_BACKLOG)
+    questions = (
+        identity.listen(paths.sessions_socket, ids, Owner.CHASQUID, _QUESTION_BACKLOG),
+        # In a folder that the auth service may enter.
+        identity.listen(paths.auth_questions, ids, Owner.AUTH, _QUESTION_BACKLOG),
+    )
     identity.drop(ids, Owner.CHASQUID)
     holder = Holder(
         argv=(_CHASQUID, f"-config_dir={paths.chasquid}"),
@@ -88,7 +94,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
         budget=queueroom.budget(_memory_limit(), settings.max_queue).queued,
     )
     _await(paths.auth_socket, paths.auth_users)
-    asyncio.run(holder.run(door, questions))
+    asyncio.run(holder.run(door, *questions))
     return 0
 
 
@@ -247,16 +253,16 @@ class Holder:
     def ready(self) -> bool:
         return self._pid != 0 and self._listening >= len(self.sockets)
 
-    async def run(self, door: socket.socket, questions: socket.socket | None = None) -> None:
+    async def run(self, door: socket.socket, *questions: socket.socket) -> None:
         """Serve until SIGTERM. At `questions` services may ask what `_QUESTIONS` has."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         server = await asyncio.start_unix_server(self._answer, sock=door, limit=_MAX_REQUEST)
-        if questions:
+        for item in questions:
             await asyncio.start_unix_server(
-                self._answer_service, sock=questions, backlog=_QUESTION_BACKLOG
+                self._answer_service, sock=item, backlog=_QUESTION_BACKLOG, **_LEFT
             )
         works = [self._keep(), self.outbox.run(), self._feed_back()]
         if self.connections:
@@ -644,13 +650,18 @@ class Holder:
             writer.close()
 
     async def _question(self, command: str, content: str) -> dict[str, Any]:
-        """`session ADDRESS:PORT`, `sessions`, `known ADDRESS [LOGIN]`: see connections.py."""
+        """`session ADDRESS:PORT`, `sessions`, `known ADDRESS [LOGIN]`, `guessed`,
+        `here LOGIN`: see connections.py."""
         if self.connections is None:
             return {"error": "connections are not watched"}
         if command == "session":
             return await self.connections.session(content)
         if command == "sessions":
             return self.connections.sessions()
+        if command == "guessed":
+            return self.connections.guessed()
+        if command == "here":
+            return self.connections.here(content)
         if command == "known":
             address, _, login = content.partition(" ")
             return self.connections.known(address, login)

@@ -129,6 +129,7 @@ class Policy:
     _rules_seen: tuple[int, int, int] = (0, 0, 0)
     _room: tuple[float, Room | None] = (0.0, None)
     _closed: tuple[str, ...] = ()  # what is not taken now, and why: alarms
+    _guessed: frozenset[str] = frozenset()
     _seen: int = 0  # the number of the last event
     _asked: int = 0  # by so many hooks just now
     _looked: float = 0.0  # when events were looked at for want of room; monotonic seconds
@@ -152,10 +153,8 @@ class Policy:
             await asyncio.start_unix_server(self._hook, sock=hooks, backlog=BACKLOG, **_LEFT),
             await asyncio.start_unix_server(self._verb, sock=verbs, **_LEFT),
         )
-        tasks = [
-            asyncio.create_task(work())
-            for work in (self._nudge, self._tell, self._watch, self._sweep)
-        ]
+        works = (self._nudge, self._tell, self._watch, self._sweep, self.watch_guesses)
+        tasks = [asyncio.create_task(work()) for work in works]
         await stop.wait()
         for server in servers:
             server.close()
@@ -191,7 +190,7 @@ class Policy:
             async with asyncio.timeout(_PATIENCE):
                 measured = Measured(reader)
                 envelope, section, has_nul = await read_message(measured)
-            answer = await self.stale(envelope)
+            answer = await self.stale(envelope) or await self.guess(envelope)
             if not answer and not has_nul:
                 answer = await self.vouching.refusal(self.rules(), envelope, section)
             answer = answer or self.judge(
@@ -223,6 +222,31 @@ class Policy:
         if isinstance(at, int | float) and at > since:
             return None
         return decide.log_in_again(login)
+
+    async def guess(self, envelope: Envelope) -> Answer | None:
+        """That the login may have been guessed, as others try to, from where nobody knows it."""
+        login, rules = decide.login_of(envelope), self.rules()
+        if login not in self._guessed or rules is None:
+            return None
+        if login not in rules.logins or not rules.logins[login].chosen:
+            return None
+        answer: Mapping[str, Any] = {}
+        with suppress(rpc.UnreachableError):
+            address = envelope.remote.rpartition(":")[0].strip("[]")
+            question = f"known {address} {envelope.login}"
+            answer = await rpc.question(self.paths.sessions_socket, question, _SESSION_WAIT)
+        if answer.get("known") or envelope.from_here:
+            return None
+        return decide.guessed_at(login)
+
+    async def watch_guesses(self) -> None:
+        """Which logins are guessed at, by their canonical names."""
+        while True:
+            with suppress(rpc.UnreachableError):
+                answer = await rpc.question(self.paths.sessions_socket, "guessed", _SESSION_WAIT)
+                names = (Envelope(str(login)) for login in answer.get("logins", ()))
+                self._guessed = frozenset(map(decide.login_of, names)) - {""}
+            await asyncio.sleep(_OUTCOMES)
 
     def judge(
         self,

@@ -24,9 +24,9 @@ SOON = 2.0  # seconds within which a login gets in, whatever else is tried
 
 @pytest.fixture(scope="module")
 def server(module_servers: Servers) -> Server:
-    server = module_servers.make()
+    # Without a limit by address: who guesses has as many addresses as it takes.
+    server = module_servers.make({"RATE_STRANGERS": "none"})
     server.up()
-    server.log.tolerate("auth failed", "more passwords are tried")
     return server
 
 
@@ -107,6 +107,8 @@ def test_120_wrong_passwords_at_once(
     server: Server, generated: str, chosen: str, old: str, name: str
 ) -> None:
     assert old
+    # On a busy machine.
+    server.log.tolerate("more passwords are tried")
     pid = server.process("chasquid").pid
     with guesses(server, f"{name}@{DOMAIN}") as answers:
         took = [

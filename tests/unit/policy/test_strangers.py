@@ -244,7 +244,7 @@ def test_memory_does_not_grow_with_the_networks_that_knock(monkeypatch: pytest.M
         network = f"198.51.100.{number}"
         found.logged_in(f"198.18.0.{number}", LOGIN, NOW)
         for _ in range(FAILURES):
-            found.failed(network, LOGIN, NOW)
+            found.failed(network, f"{number}@example.com", NOW)
     assert len(found.blocks(NOW)) == 10
     assert found.block_of("198.51.100.99", NOW), "the oldest are forgotten first"
     assert len(found.to_json()["known"]) == 10
@@ -291,3 +291,48 @@ def test_who_is_blocked_is_not_taken_even_with_room() -> None:
         found.failed(NET, LOGIN, NOW)
     assert found.entry(NET, 0, 0, NOW) is Entry.BLOCKED
     assert found.entry(NET, 0, 0, NOW + 60) is Entry.TAKE
+
+
+# Logins that are guessed at
+
+
+def guessed_at() -> Strangers:
+    """Many networks guess at i@example.com, which is known in one."""
+    found = Strangers(Rates())
+    found.logged_in("198.51.100.1", "i@example.com", 1000.0)
+    for number in range(21):
+        found.failed(f"198.18.0.{number}", "i@example.com", 1000.0)
+    return found
+
+
+def test_many_networks_that_fail_little_are_seen_by_the_login() -> None:
+    found = guessed_at()
+    assert found.guessed.logins(1000.0) == ["i@example.com"]
+    assert found.has_logged_in("198.51.100.1", "i@example.com", 1000.0)
+
+
+def test_a_right_guess_does_not_make_its_network_known() -> None:
+    found = guessed_at()
+    found.logged_in("198.18.0.3", "i@example.com", 1000.0)
+    assert not found.has_logged_in("198.18.0.3", "i@example.com", 1000.0)
+    found.logged_in("198.51.100.1", "i@example.com", 2000.0)
+    assert found.has_logged_in("198.51.100.1", "i@example.com", 2000.0), "where it was known, it is"
+    found.logged_in("198.18.0.3", "i@example.com", 1000.0 + 3600.0)
+    assert found.has_logged_in("198.18.0.3", "i@example.com", 1000.0 + 3600.0), "it is over"
+
+
+def test_what_fails_where_the_login_is_known_is_no_attack() -> None:
+    found = Strangers(Rates())
+    found.logged_in("198.51.100.1", "i@example.com", 1000.0)
+    for network in ("198.51.100.1", "127.0.0.1"):
+        for _ in range(50):
+            found.failed(network, "i@example.com", 1000.0)
+    assert found.guessed.logins(1000.0) == []
+
+
+def test_what_is_guessed_at_is_kept_and_a_file_of_before_is_read() -> None:
+    again = Strangers(Rates())
+    again.load(guessed_at().to_json(), 1000.0)
+    assert again.guessed.logins(1000.0) == ["i@example.com"]
+    again.load({"known": {}, "blocks": []}, 1000.0)
+    assert again.guessed.logins(1000.0) == []

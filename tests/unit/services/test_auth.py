@@ -42,7 +42,9 @@ class Running:
         paths.auth.mkdir(parents=True)
         self.paths, self.said = paths, list[str]()
         self.give(HASHES)
-        self.auth = Auth(paths.passwords, log=lambda _source, text: self.said.append(text))
+        self.auth = Auth(
+            paths.passwords, paths.auth_questions, log=lambda _source, text: self.said.append(text)
+        )
         self._doors = (
             identity.listen(paths.auth_socket, ids, Owner.CHASQUID, service.BACKLOG),
             identity.listen(paths.auth_users, ids, Owner.CHASQUID, service.BACKLOG),
@@ -199,6 +201,58 @@ def test_without_its_file_it_says_neither_yes_nor_no(running: Running, text: str
     assert "passwords.json cannot be read" in said
     running.give(HASHES)
     assert running.ask(LOGIN, PASSWORD) == b"OK"
+
+
+# Logins that are guessed at
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [({"known": True}, b"OK"), ({"known": False}, b"FAIL"), (None, b"")]
+)
+def test_a_login_that_is_guessed_at_is_checked_only_while_somebody_known_is_there(
+    running: Running,
+    checks: list[Scrypt],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: dict[str, bool] | None,
+    expected: bytes,
+) -> None:
+    asked: list[str] = []
+
+    async def question(path: Path, command: str, timeout: float) -> dict[str, bool]:
+        assert path == running.paths.auth_questions
+        assert timeout < 3
+        asked.append(command)
+        if answer is None:
+            msg = "nobody there"
+            raise rpc.UnreachableError(msg)
+        return answer
+
+    monkeypatch.setattr(rpc, "question", question)
+    running.auth._guessed = frozenset({LOGIN})
+    assert running.ask(LOGIN, PASSWORD) == expected
+    assert len(checks) == (expected == b"OK")
+    assert asked == [f"here {LOGIN}"]
+    assert running.ask(OTHER, PASSWORD) == b"OK", "others are not concerned"
+    assert len(asked) == 1
+
+
+def test_it_learns_which_logins_are_guessed_at_and_says_so_once(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def question(*_: Any) -> dict[str, list[str]]:
+        return {"logins": [LOGIN, "made-up@example.com"]}
+
+    monkeypatch.setattr(rpc, "question", question)
+
+    async def for_a_moment() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(running.auth.watch(), 0.1)
+
+    asyncio.run(for_a_moment())
+    asyncio.run(for_a_moment())
+    [said] = running.said
+    assert said.startswith(f"note: somebody guesses at the password of {LOGIN}: for an hour")
+    assert running.auth._guessed == {LOGIN, "made-up@example.com"}
 
 
 # Floods

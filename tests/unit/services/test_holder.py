@@ -686,7 +686,7 @@ def test_root_is_dropped_between_binding_and_serving(
         work.close()
         calls.append("serve")
 
-    paths.run.mkdir(parents=True)
+    paths.auth.mkdir(parents=True)
     for path in (paths.auth_socket, paths.auth_users):
         path.touch()
     doors: list[socket.socket] = []

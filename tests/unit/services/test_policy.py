@@ -505,6 +505,39 @@ def test_after_a_pause_a_connection_of_before_must_log_in_again(
     assert stale(mine, "j@example.com") == ""
 
 
+# Logins that are guessed at
+
+
+def test_while_it_is_guessed_at_a_login_sends_from_where_it_is_known(
+    mine: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logins = {
+        LOGIN: LoginRules(frozenset({LOGIN}), chosen=True), OTHER: LoginRules(frozenset({LOGIN}))
+    }  # fmt: skip
+    mine.give(Rules("smtp.example.com", frozenset({"example.com"}), logins, Limit()))
+    answers: dict[str, Any] = {"guessed": {"logins": [LOGIN, OTHER, "nobody"]}}
+
+    async def question(_path: Path, command: str, timeout: float) -> dict[str, Any]:
+        assert timeout < 5
+        return dict(answers[command])
+
+    async def guess(login: str, remote: str) -> str:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(mine.policy.watch_guesses(), 0.05)
+        envelope = Envelope(login, LOGIN, ("r@example.net",), remote=remote)
+        return str(await mine.policy.guess(envelope) or "")
+
+    monkeypatch.setattr(rpc, "question", question)
+    answers[f"known 198.51.100.7 {LOGIN}"] = {"known": True}
+    answers[f"known 2001:db8::7 {LOGIN}"] = {"known": False}
+    assert asyncio.run(guess(LOGIN, "198.51.100.7:4711")) == ""
+    refused = asyncio.run(guess(LOGIN, "[2001:db8::7]:4711"))
+    assert refused.startswith("451 4.7.1 somebody guesses at the password of i@example.com")
+    assert asyncio.run(guess(OTHER, "[2001:db8::7]:4711")) == "", "a generated secret: no guess"
+    answers["guessed"] = {"logins": []}
+    assert asyncio.run(guess(LOGIN, "[2001:db8::7]:4711")) == ""
+
+
 # A pause of a user, and of one credential
 
 

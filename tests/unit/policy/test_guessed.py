@@ -1,0 +1,52 @@
+"""Logins that are guessed at."""
+
+from __future__ import annotations
+
+import json
+
+from entrypoint.policy import guessed
+from entrypoint.policy.guessed import HOUR, MOST, Guessed
+
+LOGIN = "i@example.com"
+
+
+def attacked(now: float = 1000.0) -> Guessed:
+    found = Guessed()
+    told = [found.failed(LOGIN, now) for _ in range(MOST + 5)]
+    assert told.index(True) == MOST
+    assert told.count(True) == 1, "it is said once"
+    return found
+
+
+def test_a_few_slips_are_no_attack() -> None:
+    found = Guessed()
+    for _ in range(MOST):
+        assert not found.failed(LOGIN, 1000.0)
+    assert found.logins(1000.0) == []
+
+
+def test_more_than_twenty_an_hour_are_and_an_hour_later_no_more() -> None:
+    found = attacked()
+    assert found.logins(1000.0) == [LOGIN]
+    assert found.is_guessed(LOGIN, 1000.0 + HOUR - 1)
+    assert not found.is_guessed(LOGIN, 1000.0 + HOUR)
+    assert not found.is_guessed("j@example.com", 1000.0)
+
+
+def test_a_slow_guesser_is_none() -> None:
+    found = Guessed()
+    assert not any(found.failed(LOGIN, 1000.0 + 200.0 * number) for number in range(100))
+
+
+def test_it_survives_a_restart() -> None:
+    again = Guessed()
+    again.load(json.loads(json.dumps(attacked().to_json())))
+    assert again.logins(1000.0) == [LOGIN]
+
+
+def test_memory_is_bounded_and_made_up_names_push_none_out_that_is_guessed_at() -> None:
+    found = attacked()
+    for number in range(3 * guessed._MAX_LOGINS):
+        found.failed(f"{number}@example.com", 1000.0)
+    assert len(found._failures) == guessed._MAX_LOGINS
+    assert found.logins(1000.0) == [LOGIN]
