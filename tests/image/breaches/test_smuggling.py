@@ -101,7 +101,7 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
-    return {"SEND_LIMIT": "none", "MAX_MESSAGE_MB": "1"}
+    return {"SEND_LIMIT": "none", "MAX_MESSAGE_MB": "1", "RATE_STRANGERS": "none"}
 
 
 def _envelope(case: Case, tag: str) -> tuple[str, str]:

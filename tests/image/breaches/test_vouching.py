@@ -45,6 +45,11 @@ FORGED: Mapping[str, str] = {
 
 
 @pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    return {"RATE_STRANGERS": "none"}
+
+
+@pytest.fixture(scope="module")
 def key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
 
