@@ -58,7 +58,7 @@ def load(paths: Paths) -> Memory:
                 for item in content["findings"]
             },
         )
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Memory()
 
 

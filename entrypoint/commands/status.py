@@ -140,7 +140,7 @@ def _findings(context: Context) -> list[str]:
     try:
         content = json.loads(context.paths.findings.read_text())
         return [str(item["text"]) for item in content if item["level"] != Level.INFO.value]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 

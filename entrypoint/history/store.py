@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Self
 
-from entrypoint.chasquid.maillog import Event, Kind
+from entrypoint.chasquid.maillog import Event, Kind, clean
 from entrypoint.history.client import MOST, Query, Total
 
 NAME = "events.db"
@@ -40,6 +40,10 @@ CREATE TABLE IF NOT EXISTS sessions (session TEXT PRIMARY KEY, stored INTEGER, n
 _NOISE = "(kind = 'refused' OR kind = 'auth' AND NOT ok)"
 _COLUMNS = "n, at, kind, id, sender, recipients, peer, login, text, ok, next, destination"
 _INSERT = f"INSERT INTO events ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 (constants)
+_KINDS = frozenset(kind.value for kind in Kind)
+_MAX_NAME = 400  # characters of an address that are shown, as in chasquid's log
+_MAX_RECIPIENTS = 1000
+_LAST_TIME = 253402300800.0  # the year 10000
 _TRIES = (Kind.SENT, Kind.DEFERRED, Kind.BOUNCED)
 
 
@@ -163,7 +167,12 @@ class Store:
                 f"SELECT {_COLUMNS} FROM events WHERE {where} ORDER BY n LIMIT {_BATCH}",  # noqa: S608 (constants)
                 values,
             ).fetchall()
-            gone = [(address, row[0]) for row in rows for address in _addresses(_event(row))]
+            gone = [
+                (address, row[0])
+                for row in rows
+                if (event := _event(row)) is not None
+                for address in _addresses(event)
+            ]
             self._db.executemany("DELETE FROM addresses WHERE address = ? AND n = ?", gone)
             self._db.executemany("DELETE FROM events WHERE n = ?", [(row[0],) for row in rows])
         return bool(rows)
@@ -196,20 +205,47 @@ def _row(n: int, event: Event) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _event(row: Sequence[object]) -> Event:
+def _event(row: Sequence[object]) -> Event | None:
+    """What a row tells; None if it is none of ours. The file is chasquid's user's: nothing in it is
+    certain, neither types nor sizes nor that it can be printed."""
     _, at, kind, id_, sender, recipients, peer, login, text, ok, next_, _ = row
+    when, later = _time(at), _time(next_)
+    if when is None or later is None or kind not in _KINDS:
+        return None
+    names = tuple(clean(name, _MAX_NAME) for name in _text(recipients).split("\n") if name)
+    if kind in _TRIES and not names:
+        return None
     return Event(
         kind=Kind(str(kind)),
-        at=float(str(at)),
-        id=str(id_),
-        sender=str(sender),
-        recipients=tuple(name for name in str(recipients).split("\n") if name),
-        peer=str(peer),
-        login=str(login),
-        text=str(text),
+        at=when,
+        id=clean(_text(id_), _MAX_NAME),
+        sender=clean(_text(sender), _MAX_NAME),
+        recipients=names[:_MAX_RECIPIENTS],
+        peer=clean(_text(peer), _MAX_NAME),
+        login=clean(_text(login), _MAX_NAME),
+        text=clean(_text(text)),
         ok=bool(ok),
-        next=float(str(next_)),
+        next=later,
     )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _time(value: object) -> float | None:
+    """Seconds since 1970 that a calendar has; None for what is none."""
+    if isinstance(value, int | float) and 0 <= value < _LAST_TIME:
+        return float(value)
+    return None
+
+
+def _opened(folder: Path, timeout: float) -> sqlite3.Connection:
+    """For looking. Text that is not UTF-8 is text all the same. Raises sqlite3.Error."""
+    db = sqlite3.connect(f"file:{folder / NAME}?mode=rw", uri=True, timeout=timeout)
+    db.text_factory = lambda raw: raw.decode(errors="replace")
+    db.execute("PRAGMA query_only = ON")
+    return db
 
 
 def _addresses(event: Event) -> set[str]:
@@ -222,10 +258,10 @@ def _addresses(event: Event) -> set[str]:
 
 def answer(folder: Path, query: Query) -> dict[str, object]:
     """What `history/client.py` asks for. Raises sqlite3.Error, also if there is no store yet."""
-    with closing(sqlite3.connect(f"file:{folder / NAME}?mode=rw", uri=True, timeout=2.0)) as db:
-        db.execute("PRAGMA query_only = ON")
+    with closing(_opened(folder, 2.0)) as db:
         if query.what == "logins":
-            return {"logins": dict(db.execute("SELECT login, at FROM logins"))}
+            rows = db.execute("SELECT login, at FROM logins")
+            return {"logins": {name: at for name, at in rows if _is_dated(name, at)}}
         if query.what == "totals":
             return {"totals": [vars(item) for item in _totals(db, query.since)]}
         if query.what == "deliveries":
@@ -234,7 +270,7 @@ def answer(folder: Path, query: Query) -> dict[str, object]:
                 "GROUP BY destination",
                 (query.since,),
             )
-            return {"deliveries": dict(rows)}
+            return {"deliveries": {name: at for name, at in rows if _is_dated(name, at)}}
         return {"events": [event.to_json() for event in _history(db, query)]}
 
 
@@ -243,15 +279,14 @@ def after(
 ) -> list[tuple[int, Event]]:
     """Events with their numbers, from behind one that was seen; those of a store that was begun
     anew if there is none. Raises sqlite3.Error."""
-    with closing(sqlite3.connect(f"file:{folder / NAME}?mode=rw", uri=True, timeout=0.2)) as db:
-        db.execute("PRAGMA query_only = ON")
+    with closing(_opened(folder, 0.2)) as db:
         [last] = db.execute("SELECT coalesce(max(n), 0) FROM events").fetchone()
         rows = db.execute(
             f"SELECT {_COLUMNS} FROM events WHERE n > ? AND at >= ? "  # noqa: S608 (constants)
             f"AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n LIMIT ?",
             (number if number <= last else 0, since, *(kind.value for kind in kinds), limit),
         ).fetchall()
-    return [(int(str(row[0])), _event(row)) for row in rows]
+    return [(int(str(row[0])), event) for row in rows if (event := _event(row)) is not None]
 
 
 def _history(db: sqlite3.Connection, query: Query) -> list[Event]:
@@ -273,7 +308,7 @@ def _history(db: sqlite3.Connection, query: Query) -> list[Event]:
         f"ORDER BY n DESC LIMIT {limit}",
         given,
     ).fetchall()
-    return [_event(row) for row in reversed(rows)]
+    return [event for row in reversed(rows) if (event := _event(row)) is not None]
 
 
 def _totals(db: sqlite3.Connection, since: float) -> Iterable[Total]:
@@ -283,4 +318,11 @@ def _totals(db: sqlite3.Connection, since: float) -> Iterable[Total]:
         "GROUP BY destination ORDER BY count(*) DESC, destination",
         (since,),
     )
-    return [Total(*row) for row in rows]
+    return [
+        Total(clean(_text(name), _MAX_NAME), *(int(count or 0) for count in counts))
+        for name, *counts in rows
+    ]
+
+
+def _is_dated(name: object, at: object) -> bool:
+    return isinstance(name, str) and _time(at) is not None

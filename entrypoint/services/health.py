@@ -54,9 +54,11 @@ def look(paths: Paths, now: float) -> Health:
                 f"no greeting within {_GREETING:.0f} s on port {', '.join(map(str, silent))}"
             )
     try:
-        problems += json.loads(paths.problems.read_text())
+        problems += [str(text) for text in json.loads(paths.problems.read_text())]
     except FileNotFoundError:
         problems.append("starting: the keeper has not looked yet")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        problems.append(f"what the keeper found cannot be read: {error!r}")
     return Health(
         problems=tuple(problems),
         notes=tuple(_notes(programs, holder.get("events") or {}, now)),
@@ -78,7 +80,7 @@ def _programs(paths: Paths) -> tuple[float, tuple[Program, ...]]:
             Program(name, str(item["state"]), float(item["since"]))
             for name, item in content["programs"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return 0.0, ()
 
 

@@ -120,6 +120,11 @@ def test_the_auth_service_reads_nothing_but_its_own(server: Server, path: str) -
     assert "Permission denied" in server.container.exec("ls", path, user="auth").stderr
 
 
+def test_no_program_of_the_image_makes_its_user_another_one(server: Server) -> None:
+    found = server.container.exec("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
+    assert (found.status, found.stdout) == (0, "")
+
+
 def test_the_root_file_system_is_read_only(server: Server) -> None:
     lines = server.machine.read(PurePosixPath(f"/proc/{server.container.pid}/mounts")).splitlines()
     mounts = {line.split()[1]: line.split() for line in lines}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -259,3 +260,53 @@ def test_a_client_that_gets_no_answer(paths: Paths, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rpc, "request", lambda *_: {"error": "not in time"})
     with pytest.raises(UnreachableError, match="not in time"):
         client.last_logins(paths)
+
+
+_GOOD = (5.0, "sent", "zmyCMhS89vA", "i@x", "b@y", "", "", "", 1, 0.0, "y")
+_HOSTILE = {
+    "nulls": (None,) * 11,
+    "no-time": (None, *_GOOD[1:]),
+    "time-in-words": ("soon", *_GOOD[1:]),
+    "no-such-year": (1e300, *_GOOD[1:]),
+    "endless-time": (float("inf"), *_GOOD[1:]),
+    "unknown-kind": (5.0, "x", *_GOOD[2:]),
+    "bytes-as-kind": (5.0, b"\xff", *_GOOD[2:]),
+    "try-without-recipient": (*_GOOD[:4], "", *_GOOD[5:]),
+    "next-in-words": (*_GOOD[:9], "x", "y"),
+}
+
+
+@pytest.mark.parametrize("row", _HOSTILE.values(), ids=_HOSTILE)
+def test_a_hostile_row_is_passed_over(
+    store: Store, tmp_path: Path, row: tuple[object, ...]
+) -> None:
+    """The file is chasquid's user's, who faces the internet."""
+    store.add("s", [(1, sent(9.0))])
+    with sqlite3.connect(tmp_path / NAME) as db:
+        db.execute(f"INSERT INTO events VALUES (NULL, {', '.join('?' * 11)})", row)  # noqa: S608
+        db.execute("INSERT INTO logins VALUES (?, NULL)", (f"i@{row[0]}",))
+        db.execute("INSERT INTO logins VALUES ('i@example.com', 'x')")
+    db.close()
+    assert history(tmp_path) == [sent(9.0)]
+    assert [event for _, event in eventstore.after(tmp_path, 0, 0.0, list(Kind), 10)] == [sent(9.0)]
+    for what in ("logins", "totals", "deliveries"):
+        json.dumps(eventstore.answer(tmp_path, Query(what)), allow_nan=False)
+    assert eventstore.answer(tmp_path, Query("logins")) == {"logins": {}}
+    assert store.prune(1e9), "old ones go, whatever they are"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_row_of_other_types_is_words_that_can_be_printed(tmp_path: Path) -> None:
+    row = (5.0, "refused", 7, b"\xff", "a\x1b[2J@x\n" * 5000, None, 1.5, "x" * 9000, "no", None, 0)
+    with sqlite3.connect(tmp_path / NAME) as db:
+        db.execute(
+            f"INSERT INTO events VALUES (NULL, {', '.join('?' * 11)})",  # noqa: S608
+            (*row[:9], 0.0, row[10]),
+        )
+        db.execute("UPDATE events SET sender = CAST(x'ff61' AS TEXT)")
+    db.close()
+    [event] = history(tmp_path)
+    assert event.sender == "\ufffda"
+    assert event.recipients == (r"a\x1b[2J@x",) * 1000
+    assert len(event.text) <= 2001
+    assert str(event).isprintable()
