@@ -10,6 +10,7 @@ import click
 
 from entrypoint.backup import restore
 from entrypoint.common import identity, log, process
+from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.converge import apply, pending, reconcile
@@ -31,7 +32,7 @@ def boot() -> None:
     apply.hold_instance(paths, ids)
     if restore.left(paths):
         log.log("boot", "completing a restore that was interrupted")
-        restore.complete(paths, ids)
+        complete_restore(paths, ids)
     restore.discard(paths)
     mend_rights(paths, ids)
     (paths.policy / "running").unlink(missing_ok=True)  # by it the service knows that it had died
@@ -53,6 +54,20 @@ def run_smtp() -> int:
 def run_keeper() -> int:
     log.configure(model.log_style(os.environ), "keeper")
     return keeper.main(model.load(os.environ), Paths(), Ids.image())
+
+
+def complete_restore(paths: Paths, ids: Ids) -> None:
+    """As tambo, in a process of its own: the folders are tambo's, and root follows none of its
+    links. Raises UserError if it cannot be completed."""
+    if os.geteuid() == 0:
+        identity.give(paths.data, ids.users[Owner.TAMBO], ids.groups[Owner.CHASQUID], 0o710)
+    own = (paths.domains, paths.certs, paths.acme, paths.reload, paths.backup, paths.state)
+    for folder in (*own, paths.restored, paths.replaced):
+        identity.mend(folder, ids, Owner.TAMBO)
+    status = identity.run_as(ids, Owner.TAMBO, lambda: restore.complete(paths, ids))
+    if status:
+        msg = "the restore that was interrupted cannot be completed: the lines above say why"
+        raise UserError(msg, "mend that, and start again; nothing of it is lost")
 
 
 def mend_rights(paths: Paths, ids: Ids) -> None:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from entrypoint.backup import index
+from entrypoint.backup import index, manifest
 from entrypoint.backup import tree as archive
-from entrypoint.backup.git import TRAILER, Access, Entry, GitError, RejectedError, Repository
+from entrypoint.backup.git import (
+    TRAILER,
+    Access,
+    Blob,
+    Commit,
+    Entry,
+    GitError,
+    Node,
+    RejectedError,
+    Repository,
+)
 from entrypoint.backup.index import Checked, Memory, Trouble
+from entrypoint.backup.manifest import Manifest
 from entrypoint.backup.tree import ABOUT, Item
-from entrypoint.common import identity
+from entrypoint.common import identity, signing
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.identity import Capability, Ids
@@ -176,13 +187,54 @@ class Backup:
         recipients = self.settings.backup_age_recipient
         return archive.build(self.settings, files, recipients=recipients), left_out, free
 
-    def _commit(self, access: Access, *, wait: float, whole: str = "") -> tuple[Entry, ...]:
+    def _commit(
+        self, access: Access, *, wait: float, whole: str = "", onto: str = ""
+    ) -> tuple[Entry, ...]:
         """Commit what differs from the last commit; `whole` is the subject of one for all of it.
 
+        `onto` is a commit of somebody else's to go on from, in one commit: nothing of its tree
+        stays that is not of the last commit here, or of today.
         Raises UserError rather than let a secret reach git in clear unasked.
         """
         asked = self.settings
-        if not asked.backup_age_recipient and asked.backup_plaintext != "yes":
+        self._see_that_secrets_stay(asked.backup_age_recipient)
+        memory = self._memory()
+        repository = self._open(access, memory)
+        head = repository.head
+        self._see_that_history_is_clean(repository, head)
+        self._see_that_history_is_clean(repository, onto)
+        tree = repository.tree(head)
+        today, left_out, free = self._today(wait)
+        made = index.Plan(memory, repository, tree, today, asked.backup_age_recipient).make(
+            keep=index.kept(left_out, tree, free=free)
+        )
+        memory = replace(memory, left_out=left_out)
+        if not head and not onto:
+            whole = f"backup: the first of {asked.mail_hostname}"
+        body = self._trailer(memory)
+        commits = made.commits(whole, body) if made.groups or onto else []
+        commits = self._signed(repository, tree, commits, memory, repository.count(onto or head))
+        if onto:
+            commits = [Commit(whole, body, _turn(repository.tree(onto), tree, commits))]
+        if not commits:
+            if memory != self._memory():
+                self._remember(memory)
+            return ()
+        # Before the commit, with the digests of both: killed in between, neither is a surprise.
+        memory = replace(memory, seals={**memory.seals, **made.seals})
+        self._remember(memory)
+        author = f"tambo <tambo@{asked.mail_hostname}>"
+        head = repository.commit(commits, author, int(self.now()), onto or None)
+        used = {node.oid for node in repository.tree(head).values()}
+        known = {oid: seal for oid, seal in memory.seals.items() if oid in used}
+        self._remember(replace(memory, seals=known))
+        entries = repository.log(head, len(commits))
+        for entry in reversed(entries):
+            self.log(f"{entry.oid[:10]} {entry.subject}")
+        return tuple(reversed(entries))
+
+    def _see_that_secrets_stay(self, recipients: Sequence[str]) -> None:
+        if not recipients and self.settings.backup_plaintext != "yes":
             msg = (
                 "nothing is pushed: without BACKUP_AGE_RECIPIENT private keys, password hashes "
                 "and credentials would be sent in clear"
@@ -193,11 +245,10 @@ class Backup:
                 "docker exec mail backup --new-key makes a key pair: set BACKUP_AGE_RECIPIENT to "
                 "its public half (or, if you want it in clear, BACKUP_PLAINTEXT=yes)",
             )  # fmt: skip
-        memory = self._memory()
-        repository = self._open(access, memory)
-        head = repository.head
-        tree = repository.tree(head)
-        if asked.backup_age_recipient and repository.ever_held(ABOUT, '"secrets": "clear"'):
+
+    def _see_that_history_is_clean(self, repository: Repository, commit: str) -> None:
+        held = commit and repository.ever_held(ABOUT, '"secrets": "clear"', commit)
+        if self.settings.backup_age_recipient and held:
             msg = (
                 "nothing is pushed: the history in data/backup, and what was pushed of it, holds "
                 "secrets in clear from when BACKUP_PLAINTEXT=yes was set"
@@ -208,32 +259,62 @@ class Backup:
                 "make a new, empty repository for BACKUP_GIT_REMOTE, mv data/backup "
                 "data/backup.clear, and delete the old repository",
             )  # fmt: skip
-        today, left_out, free = self._today(wait)
-        made = index.Plan(memory, repository, tree, today, asked.backup_age_recipient).make(
-            keep=index.kept(left_out, tree, free=free)
-        )
-        memory = replace(memory, left_out=left_out)
-        if not made.groups:
-            if memory != self._memory():
-                self._remember(memory)
-            return ()
-        first = not head
-        if first:
-            whole = f"backup: the first of {asked.mail_hostname}"
-        body = f"{TRAILER}: {asked.mail_hostname} {memory.server}"
-        commits = made.commits(whole, body)
-        # Before the commit, with the digests of both: killed in between, neither is a surprise.
-        memory = replace(memory, seals={**memory.seals, **made.seals})
-        self._remember(memory)
-        author = f"tambo <tambo@{asked.mail_hostname}>"
-        head = repository.commit(commits, author, int(self.now()))
-        used = {node.oid for node in repository.tree(head).values()}
-        known = {oid: seal for oid, seal in memory.seals.items() if oid in used}
-        self._remember(replace(memory, seals=known))
-        entries = repository.log(head, len(commits))
-        for entry in reversed(entries):
-            self.log(f"{entry.oid[:10]} {entry.subject}")
-        return tuple(reversed(entries))
+
+    def _trailer(self, memory: Memory) -> str:
+        return f"{TRAILER}: {self.settings.mail_hostname} {memory.server}"
+
+    # --- signing
+
+    @property
+    def _signing_key(self) -> str:
+        key = self.settings.backup_signing_key
+        return key.get_secret_value() if key else ""
+
+    def _signed(
+        self,
+        repository: Repository,
+        tree: Mapping[str, Node],
+        commits: Sequence[Commit],
+        memory: Memory,
+        number: int,
+    ) -> list[Commit]:
+        """The same commits with a manifest each; one for it alone if the last one has none of ours.
+
+        What is signed is what is in data/backup and what is added now: whoever calls sees to it
+        that the former is this server's. `number` is that of the commit before them.
+        """
+        key, body = self._signing_key, self._trailer(memory)
+        if not key:
+            gone = dict.fromkeys(manifest.NAMES & tree.keys())
+            if gone:
+                commits = commits or [Commit("backup: not signed any more", body, {})]
+                first = replace(commits[0], changes={**commits[0].changes, **gone})
+                commits = [first, *commits[1:]]
+            return list(commits)
+        contents = repository.read(node.oid for node in tree.values())
+        keys = [signing.verification_key(key)]
+        try:
+            index.verify(tree, contents, keys)
+        except manifest.UnverifiedError as error:
+            subject = "backup: signed with another key" if error.signed else "backup: signed"
+            commits = commits or [Commit(subject, body, {})]
+        lines = index.signed_lines(tree, contents)
+        signed = []
+        for item in commits:
+            for path, blob in item.changes.items():
+                if blob is None:
+                    lines.pop(path, None)
+                else:
+                    content = contents[blob.oid] if isinstance(blob, Node) else blob.content
+                    lines[path] = manifest.line(content, executable=blob.executable)
+            number += 1
+            said = Manifest(
+                self.settings.mail_hostname, memory.server, number, int(self.now()),
+                self.settings.domains, self.settings.backup_age_recipient, dict(lines),
+            )  # fmt: skip
+            files = {name: Blob(raw) for name, raw in manifest.sign(said, key).items()}
+            signed.append(replace(item, changes={**item.changes, **files}))
+        return signed
 
     def _open(self, access: Access, memory: Memory) -> Repository:
         """The repository; if it is gone although it was pushed, as the remote has it."""
@@ -242,10 +323,22 @@ class Backup:
         repository.prepare()
         if lost and memory.remote == access.remote:
             head = repository.fetch(access, self._session, self.ids)
-            if head and _made_by(repository.log(head, 1)) == memory.server:
+            if head and self._is_ours(repository, head, memory):
                 repository.set("refs/heads/main", head)
                 self.log("data/backup was gone; it is back from the remote")
         return repository
+
+    def _is_ours(self, repository: Repository, commit: str, memory: Memory) -> bool:
+        """Whether this server made a commit of the remote's: by its signature, if we sign. What is
+        taken for ours is signed with what comes next."""
+        if self._signing_key:
+            tree = repository.tree(commit)
+            contents = repository.read(node.oid for node in tree.values())
+            try:
+                index.verify(tree, contents, [signing.verification_key(self._signing_key)])
+            except manifest.UnverifiedError:
+                return False
+        return _made_by(repository.log(commit, 1)) == memory.server
 
     # --- push
 
@@ -290,26 +383,34 @@ class Backup:
             repository.prepare()
             theirs = repository.fetch(access, self._session, self.ids)
             ours = repository.head
+            onto = ""
             if theirs and not (ours and repository.is_ancestor(theirs, ours)):
                 if ours and not repository.is_ancestor(ours, theirs):
                     kept = f"refs/kept/{datetime.fromtimestamp(self.now(), UTC):%Y%m%dT%H%M%SZ}"
                     repository.set(kept, ours)
-                repository.set("refs/heads/main", theirs)
+                onto = theirs
                 self._remember(replace(memory, remote=access.remote, pushed=theirs))
             name = self.settings.mail_hostname
             made = self._commit(
-                access, wait=_ACME_WAIT, whole=f"take-over: the state of {name} from here on"
-            )
+                access, wait=_ACME_WAIT, whole=f"take-over: the state of {name} from here on",
+                onto=onto,
+            )  # fmt: skip
             self._push(access)
         return made
 
     # --- check
 
-    def check(self, identities: Sequence[str] = (), seen: Signature | None = None) -> str:
+    def check(
+        self,
+        identities: Sequence[str] = (),
+        keys: Sequence[str] = (),
+        seen: Signature | None = None,
+    ) -> str:
         """See that what the remote has restores to exactly what is here.
 
         Fetches into a scratch folder. Without identities a secret is proven by its digest: the
-        object there is the one that was made here of today's file. Returns what was seen; raises
+        object there is the one that was made here of today's file. `keys` are the verification
+        keys that the owner keeps. Returns what was seen; raises
         UserError with what is wrong. Remembers the result, unless files have changed meanwhile
         (since `seen`), or the identity is to blame.
         """
@@ -318,7 +419,7 @@ class Backup:
         with self._locked():
             commit = ""
             try:
-                commit, text = self._compare(access, identities)
+                commit, text = self._compare(access, identities, keys)
             except GitError as error:
                 if error.id in ("down", "timeout", "host-key", "refused"):
                     raise  # it says nothing about the backup
@@ -346,13 +447,17 @@ class Backup:
         tree = repository.tree(repository.head)
         today, left_out, free = self._today(0.0)
         plan = index.Plan(memory, repository, tree, today, self.settings.backup_age_recipient)
-        return bool(plan.make(keep=index.kept(left_out, tree, free=free)).groups)
+        made = plan.make(keep=index.kept(left_out, tree, free=free))
+        commits = made.commits("", "") if made.groups else []
+        return bool(self._signed(repository, tree, commits, memory, 0))
 
     def _note_check(self, commit: str, wrong: str) -> None:
         checked = Checked(self.now(), commit, wrong)
         self._remember(replace(self._memory(), checked=checked))
 
-    def _compare(self, access: Access, identities: Sequence[str]) -> tuple[str, str]:
+    def _compare(
+        self, access: Access, identities: Sequence[str], keys: Sequence[str]
+    ) -> tuple[str, str]:
         memory = self._memory()
         scratch = self.paths.backup_scratch
         shutil.rmtree(scratch, ignore_errors=True)
@@ -365,6 +470,7 @@ class Backup:
                 raise UserError(msg, "docker exec mail backup")
             tree = repository.tree(head)
             today, left_out, _ = self._today(_ACME_WAIT)
+            signed = self._verified(repository, tree, keys)
             wrong = list(index.differences(memory, repository, tree, today, left_out, identities))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -381,7 +487,38 @@ class Backup:
             )
         else:
             how = "nothing in it is encrypted"
-        return head, f"The remote restores to what is here: {len(today)} files; {how}."
+        return head, f"The remote restores to what is here: {len(today)} files; {how}; {signed}."
+
+    def _verified(
+        self, repository: Repository, tree: Mapping[str, Node], keys: Sequence[str]
+    ) -> str:
+        """See that the remote's files are signed by this server, and with the key of which the
+        owner keeps the public half (`keys`, if that was given). Returns what was seen."""
+        if not self._signing_key:
+            if keys:
+                msg = (
+                    "there is a verification key beside the identity, but the backup is not "
+                    "signed: BACKUP_SIGNING_KEY is not set"
+                )
+                raise index.IdentityError(msg, "docs/backup.md#signing has the steps")
+            return "it is not signed"
+        ours = signing.verification_key(self._signing_key)
+        if keys and ours not in keys:
+            msg = (
+                f"the verification key beside the identity is another one: {', '.join(keys)}. "
+                f"The server signs with that of {ours}"
+            )
+            raise index.IdentityError(msg, f"write down {ours} in its place")
+        contents = repository.read(node.oid for node in tree.values())
+        try:
+            found = index.verify(tree, contents, [ours])
+        except manifest.UnverifiedError as error:
+            msg = f"the remote's last commit is not signed by this server: {error}"
+            raise UserError(
+                msg, "find out who wrote to the repository; then docker exec mail backup"
+            ) from None
+        where = "; its key is the one beside the identity" if keys else ""
+        return f"it is signed, number {found.number}{where}"
 
     # --- the keeper's rounds
 
@@ -401,6 +538,24 @@ class Backup:
         last = memory.checked.when if memory.checked else 0.0
         wait = _AGAIN if memory.checked and memory.checked.wrong else _WEEK
         return not 0 <= self.now() - last < wait
+
+
+def _turn(
+    there: Mapping[str, Node], ours: Mapping[str, Node], commits: Sequence[Commit]
+) -> dict[str, Blob | Node | None]:
+    """What makes of the tree that is there the one that the commits make of ours."""
+    wanted: dict[str, Blob | Node | None] = {**ours}
+    for item in commits:
+        wanted |= item.changes
+    return {
+        path: wanted.get(path)
+        for path in there.keys() | wanted.keys()
+        if _node(wanted.get(path)) != there.get(path)
+    }
+
+
+def _node(item: Blob | Node | None) -> Node | None:
+    return Node(item.oid, item.executable) if isinstance(item, Blob) else item
 
 
 class RefusedError(GitError):

@@ -25,6 +25,15 @@ BRANCH = "main"
 _GIT = "/usr/bin/git"
 _LOCAL, _REMOTE = 60.0, 180.0  # seconds for one command
 _REMOTE_HEAD = "refs/remote/main"  # what was fetched last
+_ASIDE = "refs/aside/main"  # commits that are being made on top of another branch's
+# What a repository may be: somebody else may have written it, to fill memory or disk.
+_MAX_FILE = 8 << 20  # bytes of one file
+_MAX_FILES = 20_000  # in one commit
+_MAX_TOTAL = 96 << 20  # bytes of all that is read at once
+_MAX_OUTPUT = 128 << 20  # bytes that one command puts out
+_LIMITS = (
+    "/usr/bin/prlimit", f"--as={2 << 30}", f"--fsize={1 << 30}", "--core=0", "--",
+)  # fmt: skip
 _SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -94,6 +103,7 @@ class RejectedError(GitError):
 
 
 TRAILER = "Server"
+_PLAIN = ("100644", "100755")  # git's modes of plain files
 
 
 class Repository:
@@ -150,16 +160,58 @@ class Repository:
             if line:
                 about, _, path = line.partition(b"\t")
                 mode, kind, oid = about.decode().split(" ")
-                if kind != "blob" or mode not in ("100644", "100755"):
+                if kind != "blob" or mode not in _PLAIN:
                     msg = f"{clean(path.decode(errors='replace'))} in the backup is no plain file"
-                    msg_0 = "strange"
-                    raise GitError(msg_0, msg, "choose another commit: list-backups")
+                    raise _strange(msg)
                 found[path.decode(errors="replace")] = Node(oid, mode == "100755")
+        if len(found) > _MAX_FILES:
+            msg = f"there are {len(found)} files in the backup, and no backup has more than 20,000"
+            raise _strange(msg)
         return found
 
+    def trees(self, commit: str) -> Iterator[tuple[str, dict[str, Node] | None]]:
+        """The commits up to one, the oldest first, each with its files; None if there is one that
+        is no plain file. The dictionary is the same one, changed: nothing may keep it."""
+        form = ("--format=%x01%H", "--raw", "--no-abbrev", "--no-renames", "--root", "-r", "-z")
+        raw = self._git(
+            "log", "--reverse", "--first-parent", "--diff-merges=first-parent", *form, commit
+        ) if commit else b""  # fmt: skip
+        tree: dict[str, Node] = {}
+        strange: set[str] = set()
+        for record in raw.split(b"\x01")[1:]:
+            words = record.split(b"\0")
+            oid = words[0].decode().strip()
+            changes = [word.strip(b"\n") for word in words[1:]]
+            for about, name in zip(changes[::2], changes[1::2], strict=False):
+                _, mode, _, blob, _ = about.decode().split(" ")
+                path = name.decode(errors="replace")
+                tree.pop(path, None)
+                strange.discard(path)
+                if mode in _PLAIN:
+                    tree[path] = Node(blob, mode == "100755")
+                elif mode != "000000":
+                    strange.add(path)
+            yield oid, None if strange else tree
+
+    def sizes(self, oids: Iterable[str]) -> dict[str, int]:
+        """In bytes, by name; what is missing or no file's content is left out."""
+        names = "".join(f"{oid}\n" for oid in dict.fromkeys(oids)).encode()
+        rows = self._git("cat-file", "--batch-check", input=names).decode().splitlines()
+        words = (row.split(" ") for row in rows)
+        return {item[0]: int(item[2]) for item in words if len(item) == 3 and item[1] == "blob"}
+
     def read(self, oids: Iterable[str]) -> dict[str, bytes]:
-        """Contents by their names. Raises GitError if one is missing."""
+        """Contents by their names. Raises GitError if one is missing, or too large."""
         wanted = list(dict.fromkeys(oids))
+        if not wanted:
+            return {}
+        sizes = self.sizes(wanted)
+        if max(sizes.values(), default=0) > _MAX_FILE or sum(sizes.values()) > _MAX_TOTAL:
+            msg = (
+                f"there is a file in the backup that is larger than {_MAX_FILE >> 20} MB, or all "
+                f"are larger than {_MAX_TOTAL >> 20} MB together"
+            )
+            raise _strange(msg)
         raw = self._git("cat-file", "--batch", input="".join(f"{o}\n" for o in wanted).encode())
         found, at = {}, 0
         for oid in wanted:
@@ -189,26 +241,40 @@ class Repository:
                 found.append(Entry(oid, int(when), clean(subject), clean(server.strip())))
         return found
 
+    def count(self, commit: str) -> int:
+        """How many commits there are up to one, as `log` lists them."""
+        if not commit:
+            return 0
+        return int(self._git("rev-list", "--count", "--first-parent", commit))
+
     def is_ancestor(self, one: str, other: str) -> bool:
         return self._run("merge-base", "--is-ancestor", one, other).status == 0
 
     def related(self, one: str, other: str) -> bool:
         return self._run("merge-base", one, other).status == 0
 
-    def ever_held(self, path: str, pattern: str) -> bool:
-        """Whether any version of a file in the history had a line that matches."""
-        if not self.head:
+    def ever_held(self, path: str, pattern: str, commit: str = "") -> bool:
+        """Whether any version of a file in the history had a line that matches; in that of the
+        branch, or of `commit`."""
+        commit = commit or self.head
+        if not commit:
             return False
-        return bool(self._git("log", "--format=%H", f"-G{pattern}", self.head, "--", path).strip())
+        return bool(self._git("log", "--format=%H", f"-G{pattern}", commit, "--", path).strip())
 
     # --- changing it
 
-    def commit(self, commits: Sequence[Commit], author: str, now: int) -> str:
-        """Make commits, one after the other: all of them or none. Returns the last one."""
+    def commit(
+        self, commits: Sequence[Commit], author: str, now: int, parent: str | None = None
+    ) -> str:
+        """Make commits, one after the other: all of them or none. Returns the last one.
+
+        They follow the branch's last commit, or `parent`, which need not be of the branch.
+        """
         stream: list[bytes] = [b"feature done\n"]
-        parent = self.head
+        ref = f"refs/heads/{BRANCH}" if parent is None else _ASIDE
+        parent = self.head if parent is None else parent
         for index, item in enumerate(commits):
-            stream.append(b"commit refs/heads/%s\n" % BRANCH.encode())
+            stream.append(f"commit {ref}\n".encode())
             stream.append(f"committer {author} {now} +0000\n".encode())
             message = f"{item.subject}\n\n{item.body}\n".encode()
             stream.append(b"data %d\n%s\n" % (len(message), message))
@@ -227,7 +293,15 @@ class Repository:
                 stream.append(blob.content + b"\n")
             stream.append(b"\n")
         stream.append(b"done\n")
-        self._git("fast-import", "--quiet", "--date-format=raw", "--done", input=b"".join(stream))
+        # --force: of a ref that was left aside by a killed process nothing has to be kept.
+        force = ("--force",) if ref == _ASIDE else ()
+        self._git(
+            "fast-import", "--quiet", *force, "--date-format=raw", "--done",
+            input=b"".join(stream),
+        )  # fmt: skip
+        if ref == _ASIDE:
+            self.set(f"refs/heads/{BRANCH}", self.resolve(_ASIDE))
+            self._git("update-ref", "-d", _ASIDE)
         return self.head
 
     def set(self, name: str, commit: str) -> None:
@@ -284,11 +358,18 @@ class Repository:
         timeout: float = _LOCAL,
     ) -> process.Answer:
         full = {**environment(), "GIT_DIR": str(self.path), **(environ or {})}
-        return process.exchange([_GIT, *argv], full, timeout=timeout, input=input)
+        answer = process.exchange(
+            [*_LIMITS, _GIT, *argv], full, timeout=timeout, most=_MAX_OUTPUT, input=input
+        )
+        if answer.cut:
+            msg = "the repository is larger than any backup of tambo's"
+            raise _strange(msg)
+        return answer
 
 
 _CONFIG = {
     "advice.pushUpdateRejected": "false",
+    "core.bigFileThreshold": "8m",  # larger ones are not taken into memory
     "core.fsync": "all",
     "core.hooksPath": "/dev/null",
     "fetch.fsckObjects": "true",
@@ -381,6 +462,10 @@ ServerAliveCountMax 3
 def _quoted(path: str) -> str:
     escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
+
+
+def _strange(words: str) -> GitError:
+    return GitError("strange", words, "choose another commit: list-backups")
 
 
 def _damaged(words: str) -> GitError:

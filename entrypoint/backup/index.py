@@ -12,13 +12,17 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
+from entrypoint.backup import manifest
 from entrypoint.backup import tree as archive
-from entrypoint.backup.git import Blob, Commit, Node, Repository
+from entrypoint.backup.git import Blob, Commit, GitError, Node, Repository
+from entrypoint.backup.manifest import Manifest
 from entrypoint.backup.tree import ABOUT, SUFFIX, Change, Group, Item
 from entrypoint.common import age
 from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.names import shown
 from entrypoint.common.paths import Paths
 from entrypoint.state.load import LeftOut
 
@@ -182,7 +186,7 @@ class Plan:
             into = _SEALING if node and (known is None or resealed) else group
             change = Change(name, None, None, added=node is None, parts=parts)
             note(into, path, blob, change)
-        for path in sorted(self.tree.keys() - wanted):
+        for path in sorted(self.tree.keys() - wanted - manifest.NAMES):
             name = path.removesuffix(SUFFIX)
             group = archive.group_of(name)
             if not keep(group):
@@ -257,9 +261,77 @@ def differences(
                 yield f"{name} there was not encrypted here, as far as is remembered"
             elif known.digest != memory.digest(item.content):
                 yield f"{name} differs"
-    for path in tree.keys() - seen:
+    for path in tree.keys() - seen - manifest.NAMES:
         if archive.group_of(path.removesuffix(SUFFIX)) not in frozen:
             yield f"{path} is there and not here"
+
+
+def signed_lines(tree: Mapping[str, Node], contents: Mapping[str, bytes]) -> dict[str, str]:
+    """What a manifest of this tree has to say of its files."""
+    return {
+        path: manifest.line(contents[node.oid], executable=node.executable)
+        for path, node in tree.items()
+        if path not in manifest.NAMES
+    }
+
+
+def verify(
+    tree: Mapping[str, Node], contents: Mapping[str, bytes], keys: Sequence[str]
+) -> Manifest:
+    """See that one of these verification keys vouches for a commit's files, as git has them.
+
+    Raises UnverifiedError.
+    """
+    content, signature = (
+        contents[tree[name].oid] if name in tree else None
+        for name in (manifest.NAME, manifest.SIGNATURE)
+    )
+    return manifest.verify(signed_lines(tree, contents), content, signature, keys)
+
+
+_BATCH = 32  # commits that are looked at together
+
+
+def verified(repository: Repository, head: str, keys: Sequence[str]) -> frozenset[str]:
+    """Of the commits up to `head` those that one of these verification keys vouches for."""
+    lines: dict[Node, str] = {}  # what a manifest says of it
+
+    def judge(batch: Mapping[str, Mapping[str, Node]]) -> Iterator[str]:
+        new, signed = set(), set()
+        for tree in batch.values():
+            for path, node in tree.items():
+                if path in manifest.NAMES:
+                    signed.add(node)
+                elif node not in lines:
+                    new.add(node)
+        try:
+            contents = repository.read(node.oid for node in new | signed)
+        except GitError:  # there is more in it than any backup holds
+            if len(batch) > 1:
+                for oid, tree in batch.items():
+                    yield from judge({oid: tree})
+            return
+        for node in new:
+            lines[node] = manifest.line(contents[node.oid], executable=node.executable)
+        for oid, tree in batch.items():
+            content, signature = (
+                contents[tree[name].oid] if name in tree else None
+                for name in (manifest.NAME, manifest.SIGNATURE)
+            )
+            said = {path: lines[node] for path, node in tree.items() if path not in manifest.NAMES}
+            with suppress(manifest.UnverifiedError):
+                manifest.verify(said, content, signature, keys)
+                yield oid
+
+    found: set[str] = set()
+    batch: dict[str, Mapping[str, Node]] = {}
+    for oid, tree in repository.trees(head):
+        if tree is not None:
+            batch[oid] = dict(tree)
+        if len(batch) >= _BATCH:
+            found |= set(judge(batch))
+            batch = {}
+    return frozenset(found | set(judge(batch)))
 
 
 class IdentityError(UserError):
@@ -287,6 +359,9 @@ def open_tree(
     opened = {}
     for path, node in tree.items():
         content = contents[node.oid]
+        if about.encrypted and f"{path}{SUFFIX}" in tree:
+            msg = f"{shown(path)} in the backup stands there twice, encrypted and in clear"
+            raise UserError(msg, "take another commit: list-backups")
         if not path.endswith(SUFFIX) or not about.encrypted:
             opened[path] = Item(content, executable=node.executable)
             continue
@@ -294,7 +369,7 @@ def open_tree(
         try:
             plain = age.decrypt(content, identities)
         except ValueError as error:
-            msg = f"{path} in the backup cannot be decrypted: {error}"
+            msg = f"{shown(path)} in the backup cannot be decrypted: {error}"
             raise UserError(msg, "take another commit: list-backups") from None
         opened[name] = Item(plain, secret=True, executable=node.executable)
     return opened

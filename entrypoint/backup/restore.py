@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from entrypoint.backup import index
+from entrypoint.backup import index, review
 from entrypoint.backup import tree as archive
 from entrypoint.backup.git import TRAILER, Access, Commit, Entry, Repository
 from entrypoint.backup.index import Memory, open_tree
+from entrypoint.backup.manifest import Manifest, UnverifiedError
 from entrypoint.backup.tree import ABOUT, Item
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids
+from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
 from entrypoint.converge import apply
 from entrypoint.state import load
@@ -30,16 +32,25 @@ from entrypoint.state import load
 _BROUGHT = (*load.BACKED_UP, "backup", "state/backup.json", "restored.env")
 _CONTRADICTS = ("state/good", "state/certs", "state/reload.json", "state/doctor.json")
 _PLAN, _NEW = "plan.json", "new"
+_STAMP = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True)
 class Found:
-    """A backup, checked as a whole. `newest` is the remote's last commit."""
+    """A backup, checked as a whole. `newest` is the remote's last commit, `number` that of the
+    chosen one in its history, the first being 1.
+
+    `manifest` is what the server that made it has signed; None if nobody vouches for it, and
+    `unverified` says why.
+    """
 
     chosen: Entry
     newest: Entry
-    host: str
+    number: int
+    host: Domain
     tree: Mapping[str, Item] = field(repr=False)
+    manifest: Manifest | None = None
+    unverified: str = ""
 
     @property
     def files(self) -> dict[str, load.Owned]:
@@ -107,11 +118,31 @@ def fetch(access: Access, paths: Paths, ids: Ids) -> Repository:
     return repository
 
 
-def look(repository: Repository, at: str, identities: Sequence[str]) -> Found:
-    """Decrypt and check a backup as a whole. Raises UserError with all that is wrong."""
+def look(
+    repository: Repository,
+    at: str,
+    identities: Sequence[str],
+    keys: Sequence[str] = (),
+    *,
+    unverified: bool = False,
+) -> Found:
+    """See whose backup it is, then decrypt and check it as a whole.
+
+    `keys` are the verification keys that its owner keeps. If there is one, a backup that is not
+    signed with it is refused, but for `unverified`. Raises UserError with all that is wrong.
+    """
     chosen = choose(repository, repository.head, at)
     tree = repository.tree(chosen.oid)
     contents = repository.read(node.oid for node in tree.values())
+    signed, reason = None, ""
+    try:
+        signed = index.verify(tree, contents, keys)
+    except UnverifiedError as error:
+        reason = str(error)
+        if keys and not unverified:
+            raise _refused(chosen, reason) from None
+        if error.signed and not keys:
+            reason = "it is signed, but no verification key was given to compare with"
     about = archive.about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
     opened = open_tree(tree, contents, identities)
     wrong = archive.problems(opened)
@@ -119,7 +150,33 @@ def look(repository: Repository, at: str, identities: Sequence[str]) -> Found:
         lines = "\n".join(f"  {text}" for text in wrong)
         msg = f"this backup is not whole:\n{lines}"
         raise UserError(msg, "take an earlier one: list-backups, and restore --at COMMIT")
-    return Found(chosen, repository.log(repository.head, 1)[0], about.host, opened)
+    return Found(
+        chosen, repository.log(repository.head, 1)[0], repository.count(chosen.oid), about.host,
+        opened, signed, reason,
+    )  # fmt: skip
+
+
+def _refused(chosen: Entry, reason: str) -> UserError:
+    msg = (
+        f"nothing was restored: the server whose verification key was given does not vouch for "
+        f"commit {chosen.oid[:10]}: {reason}. Somebody else may have written it"
+    )
+    return UserError(
+        msg,
+        "list-backups with the same --identity says which are verified: restore --at COMMIT. If it "
+        "is the server's own, from before it signed its backups: restore --unverified, which lists "
+        "what is in it, and asks",
+    )
+
+
+def accepted(found: Found, names: Sequence[str], *, ciphered: bool) -> dict[str, str]:
+    """What still has to be accepted by name, and why; `ciphered`: an identity was given, so the
+    secrets should be encrypted, whatever the backup says of itself."""
+    if found.manifest:
+        return {}
+    encrypted = ciphered or archive.about(found.tree[ABOUT].content).encrypted
+    wanted = review.by_name(found.tree, encrypted=encrypted)
+    return {name: why for name, why in wanted.items() if name not in names}
 
 
 def recipients_of(repository: Repository, at: str) -> tuple[str, ...]:
@@ -153,7 +210,7 @@ def stage(found: Found, access: Access, paths: Paths, ids: Ids, now: datetime) -
     apply.write(new / "state/backup.json", index.dump(memory), ids)
     env = archive.env_file(found.tree, found.host)
     apply.write(new / "restored.env", env.encode(), ids)
-    stamp = f"{now:%Y%m%dT%H%M%SZ}"
+    stamp = f"{now:{_STAMP}}"
     apply.write(paths.restoring / _PLAN, json.dumps({"aside": stamp}).encode(), ids)
     apply.sync_tree(paths.restoring)
     apply.move(paths.restoring, paths.restored)
@@ -178,8 +235,9 @@ def _go_back(repository: Repository, found: Found, memory: Memory, now: datetime
 def complete(paths: Paths, ids: Ids) -> Path | None:
     """Put in place what a restore has prepared whole, and remove what one has not.
 
-    Killed at any moment, it goes on where it was. Caller holds the instance lock. Returns the
-    folder with what was there before, if there was something.
+    Killed at any moment, it goes on where it was. Caller holds the instance lock, and is tambo:
+    root would follow tambo's links. Returns the folder with what was there before, if there was
+    something.
     """
     discard(paths)
     ready = paths.restored
@@ -188,7 +246,9 @@ def complete(paths: Paths, ids: Ids) -> Path | None:
     except FileNotFoundError:
         shutil.rmtree(ready, ignore_errors=True)
         return None
-    aside = paths.replaced / str(plan["aside"])
+    # Checked, as it becomes a path: the parser takes what the writer makes, and nothing else.
+    moment = datetime.strptime(plan["aside"], _STAMP).replace(tzinfo=UTC)
+    aside = paths.replaced / f"{moment:{_STAMP}}"
     for name in (*_BROUGHT, *_CONTRADICTS):
         new, place, old = ready / _NEW / name, paths.data / name, aside / name
         # Without a new one it has been put in place already, or there is none to put.
@@ -258,7 +318,7 @@ def mounts(found: Found) -> list[str]:
     text = found.tree.get(archive.SETTINGS, Item(b"")).content.decode(errors="replace")
     pairs = (line.partition("=") for line in text.splitlines())
     return [
-        f"{name}={value}"
+        review.plain(f"{name}={value}")
         for name, _, value in pairs
         if name in _MOUNTED and not value.startswith("/data/")
     ]

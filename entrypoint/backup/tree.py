@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from entrypoint.chasquid import aliases, userdb
+from entrypoint.common import age
 from entrypoint.common.errors import UserError
-from entrypoint.common.names import Domain
+from entrypoint.common.names import Domain, shown
 from entrypoint.keys import certs, dkim
 from entrypoint.settings.model import Given, Settings
 from entrypoint.state import load
@@ -344,7 +345,7 @@ def _file_words(changes: Sequence[Change]) -> str:
 class About:
     """What a backup says of itself."""
 
-    host: str
+    host: Domain
     recipients: tuple[str, ...]
     encrypted: bool
 
@@ -358,10 +359,14 @@ def about(content: bytes | None) -> About:
     try:
         found = json.loads(content)
         if found["format"] != FORMAT:
-            msg = f"this backup is of format {found['format']}, and this tambo knows {FORMAT}"
+            said = shown(str(found["format"]))
+            msg = f"this backup is of format {said}, and this tambo knows {FORMAT}"
             raise UserError(msg, "restore it with a newer tambo")
-        return About(str(found["host"]), tuple(found["recipients"]), found["secrets"] == "age")
-    except (ValueError, KeyError, TypeError):
+        recipients = tuple(age.check_recipient(item) for item in found["recipients"])
+        if found["secrets"] not in ("age", "clear"):
+            raise ValueError
+        return About(Domain.parse(found["host"]), recipients, found["secrets"] == "age")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         msg = "backup.json in the backup is damaged"
         raise UserError(msg, fix) from None
 
@@ -373,11 +378,21 @@ def files_of(tree: Mapping[str, Item]) -> dict[str, Owned]:
         parts = path.split("/")
         if parts[0] != "data":
             continue
-        if parts[1] not in load.BACKED_UP or any(part in ("", ".", "..") for part in parts):
-            msg = f"{path!a} in the backup is in no folder that a backup has"
+        if len(parts) < 3 or parts[1] not in load.BACKED_UP or not load.is_plain(parts[1:]):
+            msg = f"{shown(path)} in the backup is in no folder that a backup has"
             raise UserError(msg, "take another commit: list-backups")
         found["/".join(parts[1:])] = Owned(item.content, item.executable)
+    for name in found:
+        if above := next((folder for folder in _above(name) if folder in found), ""):
+            msg = f"{shown(above)} in the backup is a file and a folder"
+            raise UserError(msg, "take another commit: list-backups")
     return found
+
+
+def _above(name: str) -> Iterator[str]:
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
 
 
 def problems(tree: Mapping[str, Item]) -> list[str]:

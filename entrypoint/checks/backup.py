@@ -40,6 +40,16 @@ def _age(context: CheckContext) -> Iterator[Finding]:
             why=_WHY,
         )  # fmt: skip
         return
+    if settings.backup_age_recipient and not settings.backup_signing_key:
+        yield Finding(
+            "backup-unsigned", Level.WARN,
+            "The backup is not signed: a restore cannot tell it from one that somebody else has "
+            "written into the repository.",
+            "docker exec mail backup --new-signing-key: write its first line beside the private "
+            "half (AGE-SECRET-KEY-1...), put its second into .env, then: docker compose up -d",
+            seen="BACKUP_SIGNING_KEY is not set",
+            why="Whoever may write there could give a new machine logins, aliases and programs.",
+        )  # fmt: skip
     memory = index.load(context.paths)
     if memory is None or not memory.pushed_at:
         yield Finding(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,35 +14,49 @@ from typing import Any
 import click
 
 from entrypoint.backup import backup as backups
+from entrypoint.backup import index, review
 from entrypoint.backup import restore as restores
 from entrypoint.backup.git import Access, Entry, Repository
 from entrypoint.backup.restore import Found
 from entrypoint.commands.context import Context
-from entrypoint.common import age
+from entrypoint.common import age, signing
 from entrypoint.common import identity as rights
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.converge import apply
 from entrypoint.settings import model
+from entrypoint.state import load
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print an object for programs.")
 _identity = click.option(
     "--identity", metavar="FILE",
-    help="The private half of the age key pair: a file in the container, or - for standard input.",
+    help="What the owner keeps: the private half of the age key pair and the verification key; a "
+    "file in the container, or - for standard input.",
 )  # fmt: skip
 
 
 @click.command("backup")
 @click.option("--check", is_flag=True, help="See that what the remote has restores to this state.")
-@click.option("--new-key", is_flag=True, help="Make an age key pair, and show it once.")
+@click.option(
+    "--new-key",
+    is_flag=True,
+    help="Make an age key pair and a signing key, and show them once.",
+)
+@click.option(
+    "--new-signing-key", is_flag=True,
+    help="Make a signing key alone, for an age key pair that there is.",
+)  # fmt: skip
 @click.option(
     "--take-over", is_flag=True,
     help="Go on from what the remote has, whoever put it there, with this server's state on top.",
 )  # fmt: skip
 @_identity
 @_json
-def backup(check: bool, new_key: bool, take_over: bool, identity: str | None, as_json: bool) -> int:
+def backup(
+    check: bool, new_key: bool, new_signing_key: bool, take_over: bool, identity: str | None,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Commit what has changed, and push it, now. The keeper does so by itself.
 
     --check fetches the remote's last commit into a scratch folder and compares it with what is
@@ -49,8 +64,8 @@ def backup(check: bool, new_key: bool, take_over: bool, identity: str | None, as
 
     Example: docker exec mail backup --check
     """
-    if check + new_key + take_over > 1:
-        msg = "--check, --new-key and --take-over exclude each other"
+    if check + new_key + new_signing_key + take_over > 1:
+        msg = "--check, --new-key, --new-signing-key and --take-over exclude each other"
         raise click.UsageError(msg)
     if identity and not check:
         msg = "--identity goes with --check"
@@ -58,11 +73,14 @@ def backup(check: bool, new_key: bool, take_over: bool, identity: str | None, as
     if new_key:
         _new_key(as_json=as_json)
         return Exit.OK
-    given = _read_identity(identity) if identity else ()  # as root: it is the owner's file
+    if new_signing_key:
+        _new_signing_key(as_json=as_json)
+        return Exit.OK
+    given = _read_identity(identity) if identity else Kept()  # as root: it is the owner's file
     context = Context.enter()
     work = backups.Backup(context.settings, context.paths, context.ids)
     if check:
-        text = work.check(given)
+        text = work.check(given.identities, given.keys)
         click.echo(json.dumps({"ok": True, "text": text}, indent=2) if as_json else text)
         return Exit.OK
     made = work.take_over() if take_over else work.run(patient=False)
@@ -79,32 +97,73 @@ def backup(check: bool, new_key: bool, take_over: bool, identity: str | None, as
 
 def _new_key(*, as_json: bool) -> None:
     private, public = age.new_identity()
+    signing_key = signing.new_key()
+    verify = signing.verification_key(signing_key)
     if as_json:
-        click.echo(json.dumps({"identity": private, "recipient": public}, indent=2))
+        found = {"identity": private, "verification_key": verify, "recipient": public,
+                 "signing_key": signing_key}  # fmt: skip
+        click.echo(json.dumps(found, indent=2))
         return
     click.echo(
-        "The private half, which is shown only now and kept nowhere. Put it where you will find\n"
-        "it when this server is gone: into your password manager, and on paper. Without it nobody\n"
-        "can read the secrets in the backup.\n\n"
-        f"    {private}\n\n"
-        "The public half, for .env; then: docker compose up -d\n\n"
-        f"    BACKUP_AGE_RECIPIENT={public}"
+        "Two lines to keep, which are shown only now. Put them where you will find them when this\n"
+        "server is gone: into your password manager, and on paper.\n\n"
+        f"    {private}\n"
+        f"    # {verify}\n\n"
+        "The first is the private half: without it nobody can read the secrets in the backup, and\n"
+        "whoever has it can. The second, which is no secret, tells this server's backup from one\n"
+        "that somebody else has put in its place.\n\n"
+        "Two lines for .env; then: docker compose up -d\n\n"
+        f"    BACKUP_AGE_RECIPIENT={public}\n"
+        f"    BACKUP_SIGNING_KEY={signing_key}"
     )
 
 
-def _read_identity(name: str) -> tuple[str, ...]:
+def _new_signing_key(*, as_json: bool) -> None:
+    signing_key = signing.new_key()
+    verify = signing.verification_key(signing_key)
+    if as_json:
+        found = {"verification_key": verify, "signing_key": signing_key}
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(
+        "A line to keep beside the private half (AGE-SECRET-KEY-1...), in the same file and on\n"
+        "the same paper, in place of one that begins like it. It is no secret, and tells this\n"
+        "server's backup from one that somebody else has put in its place.\n\n"
+        f"    # {verify}\n\n"
+        "A line for .env; then: docker compose up -d\n\n"
+        f"    BACKUP_SIGNING_KEY={signing_key}"
+    )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the owner keeps: age identities, and the keys that verify signatures."""
+
+    identities: tuple[str, ...] = field(default=(), repr=False)
+    keys: tuple[str, ...] = ()
+
+
+def _read_identity(name: str) -> Kept:
     """From a file, standard input (`-`), or, if there is a terminal, by hand (``)."""
     try:
-        if name == "-":
-            return age.identities(sys.stdin.read(65536))
         if name:
-            return age.identities(model.read_file(name))
-        answer: str = click.prompt("Private half (AGE-SECRET-KEY-1…)", hide_input=True)
-        return age.identities(answer)
+            text = sys.stdin.read(65536) if name == "-" else model.read_file(name)
+            return Kept(age.identities(text), signing.verification_keys(text))
+        answer: str = click.prompt("Private half (AGE-SECRET-KEY-1...)", hide_input=True)
+        found = age.identities(answer)
+        keys = signing.verification_keys(answer)
+        if not keys:
+            prompt = "Verification key (tambo-verify-...; nothing if there is none)"
+            answer = click.prompt(prompt, default="", show_default=False).strip()
+            keys = signing.verification_keys(answer)
+            if answer and not keys:
+                msg = "what was typed as verification key does not begin with tambo-verify-"
+                raise UserError(msg, exit_code=Exit.USAGE)
     except ValueError as error:
         what = "standard input" if name == "-" else f"--identity {name}" if name else "this"
         msg = f"{what}: {error}"
         raise UserError(msg, exit_code=Exit.USAGE) from None
+    return Kept(found, keys)
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -193,42 +252,72 @@ def _become_tambo(paths: Paths, ids: Ids) -> None:
 
 @click.command("list-backups")
 @_door
+@_identity
 @_json
 def list_backups(
     remote: str | None, key: str | None, host_key: str | None, token_file: str | None,
-    as_json: bool,
+    identity: str | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """List the backups, the newest first: commit, time (UTC), what changed.
+    """List the backups, the newest first: commit, time (UTC), whether it is signed, what changed.
 
-    Without REMOTE those of this server; with it, those that the remote has.
+    Without REMOTE those of this server; with it, those that the remote has. `verified` means that
+    each file is signed with the key of BACKUP_SIGNING_KEY, or of the verification key in
+    --identity; `unverified`, that nobody known vouches for it; `?`, that no key is known here.
 
     Example: docker exec mail list-backups
     """
     paths, ids = Paths(), Ids.image()
-    if remote:
-        access = _access(remote, key, host_key, token_file, paths)
-        _become_tambo(paths, ids)
+    keys = _verification_keys(identity)
+    access = _access(remote, key, host_key, token_file, paths) if remote else None
+    _become_tambo(paths, ids)
+    if access:
         with apply.backup_lock(paths, ids, 60.0):
             repository = Repository(paths.backup_scratch)
             try:
                 repository.prepare()
                 head = repository.fetch(access, paths.run / "backup", ids)
                 entries = repository.log(head)
+                verified = index.verified(repository, head, keys) if keys else frozenset()
             finally:
                 restores.remove(paths.backup_scratch)
     else:
-        _become_tambo(paths, ids)
         repository = Repository(paths.backup)
-        entries = repository.log(repository.head) if repository.exists else []
+        head = repository.head if repository.exists else ""
+        entries = repository.log(head) if head else []
+        verified = index.verified(repository, head, keys) if keys and head else frozenset()
     if as_json:
-        click.echo(json.dumps([_row(entry) for entry in entries], indent=2))
+        rows = [
+            {**_row(entry), "verified": entry.oid in verified if keys else None}
+            for entry in entries
+        ]
+        click.echo(json.dumps(rows, indent=2))
         return Exit.OK
     for entry in entries:
         when = datetime.fromtimestamp(entry.when, UTC)
-        click.echo(f"{entry.oid[:10]}  {when:%Y-%m-%d %H:%M:%S}  {entry.subject}")
+        word = ("verified" if entry.oid in verified else "unverified") if keys else "?"
+        click.echo(f"{entry.oid[:10]}  {when:%Y-%m-%d %H:%M:%S}  {word:<10}  {entry.subject}")
     if not entries:
         click.echo("There is no backup yet.", err=True)
     return Exit.OK
+
+
+def _verification_keys(identity: str | None) -> tuple[str, ...]:
+    """Those in --identity, else that of this server's own signing key. As root."""
+    if identity:
+        try:
+            text = sys.stdin.read(65536) if identity == "-" else model.read_file(identity)
+            return signing.verification_keys(text)
+        except ValueError as error:
+            what = "standard input" if identity == "-" else f"--identity {identity}"
+            msg = f"{what}: {error}"
+            raise UserError(msg, exit_code=Exit.USAGE) from None
+    return _own_key()
+
+
+def _own_key() -> tuple[str, ...]:
+    """The verification key of this server's own signing key, if it has one."""
+    own = model.load_access(os.environ).signing_key
+    return (signing.verification_key(own),) if own else ()
 
 
 # --- restore
@@ -242,21 +331,31 @@ def list_backups(
 )  # fmt: skip
 @_identity
 @click.option("--replace", is_flag=True, help="Replace what is here; it is kept in data/replaced.")
+@click.option(
+    "--unverified", is_flag=True,
+    help="Take a backup that nobody vouches for: one from before it was signed.",
+)  # fmt: skip
+@click.option(
+    "--accept", metavar="NAME", multiple=True,
+    help="With --unverified: take this program, pipe or file in clear. May be given several times.",
+)  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def restore(
     remote: str | None, key: str | None, host_key: str | None, token_file: str | None, at: str,
-    identity: str | None, replace: bool, yes: bool,
+    identity: str | None, replace: bool, unverified: bool, accept: tuple[str, ...], yes: bool,
 ) -> int:  # fmt: skip
     """Bring a backup into an empty data folder: users, aliases, keys, certificates, settings.
 
-    It says what it will do and asks. Every file is checked before any is put in place. The server
-    must not run on the data folder. Queue and kept mail are in no backup.
+    It sees whether your server signed the backup, says what it will do and asks. Every file is
+    checked before any is put in place. The server must not run on the data folder. Queue and kept
+    mail are in no backup.
 
     Example: docker run --rm -it -v ./data:/data tambo restore git@git.example.com:me/backup.git
     """
     paths, ids = Paths(), Ids.image()
     access = _access(remote, key, host_key, token_file, paths)
-    given = _read_identity(identity) if identity else ()
+    given = _read_identity(identity) if identity else Kept()
+    own = _own_key()  # on the same machine the server's own key vouches too
     if os.geteuid() == 0:
         paths.data.mkdir(exist_ok=True)
     apply.hold_instance(paths, ids)
@@ -270,9 +369,15 @@ def restore(
             msg, "restore into an empty one, or say --replace, which keeps these in data/replaced"
         )
     try:
-        found = _fetch(access, paths, ids, at, given)
+        repository = restores.fetch(access, paths, ids)
+        if not given.identities and restores.recipients_of(repository, at) and sys.stdin.isatty():
+            given = _read_identity("")
+        found = restores.look(
+            repository, at, given.identities, given.keys or own, unverified=unverified
+        )
         _describe(found, paths, replace=replace)
-        if not yes and not _agreed():
+        names = restores.accepted(found, accept, ciphered=bool(given.identities))
+        if not _agreed(found, names, yes=yes, unverified=unverified):
             click.echo("Nothing was changed.", err=True)
             return Exit.WRONG
         restores.stage(found, access, paths, ids, datetime.now(UTC))
@@ -284,31 +389,80 @@ def restore(
     return Exit.OK
 
 
-def _fetch(access: Access, paths: Paths, ids: Ids, at: str, given: Sequence[str]) -> Found:
-    repository = restores.fetch(access, paths, ids)
-    if not given and restores.recipients_of(repository, at) and sys.stdin.isatty():
-        given = _read_identity("")
-    return restores.look(repository, at, given)
+_LINES, _ALL_LINES = 20, 500  # lines of a kind; of a backup that nobody vouches for
 
 
 def _describe(found: Found, paths: Paths, *, replace: bool) -> None:
-    when = datetime.fromtimestamp(found.chosen.when, UTC)
+    """What was found; all of it read from the backup just now, and printable."""
+    signed = found.manifest
+    when = datetime.fromtimestamp(signed.when if signed else found.chosen.when, UTC)
     click.echo(f"Backup of {found.host}, {when:%Y-%m-%d %H:%M} UTC: {found.chosen.subject}")
     if found.chosen.oid != found.newest.oid:
         newest = datetime.fromtimestamp(found.newest.when, UTC)
         click.echo(f"  (the newest is of {newest:%Y-%m-%d %H:%M} UTC: {found.newest.subject})")
+    if signed:
+        click.echo(
+            f"Verified: signed by this server on {when:%Y-%m-%d %H:%M} UTC as number "
+            f"{signed.number}, for {', '.join(signed.domains)}."
+        )
+        if signed.number != found.number:
+            click.echo(
+                f"  It stands at place {found.number} of the history: an older backup was put in "
+                "front again, by a restore or by somebody who may write there."
+            )
+    else:
+        click.echo(
+            f"Nobody vouches for this backup: {found.unverified}. Whoever could write to the\n"
+            "repository may have made all of it, also what is encrypted, also its date."
+        )
     for line in restores.contents(found):
         click.echo(f"  {line}")
+    here = {} if restores.is_empty(paths) else load.owned(paths)[0]
+    click.echo("What changes here (+ new, - gone, ~ differs):")
+    most = _LINES if signed else _ALL_LINES
+    for kind in review.changes(here, found.tree):
+        click.echo(f"  {kind.title}:")
+        for line in kind.lines[:most]:
+            click.echo(f"    {line}")
+        if len(kind.lines) > most:
+            click.echo(f"    and {len(kind.lines) - most} more")
     click.echo(f"All {len(found.files)} files were read and are whole. They go into {paths.data}.")
     if replace and not restores.is_empty(paths):
         click.echo("What is there now is moved to data/replaced. Queue and kept mail stay.")
 
 
-def _agreed() -> bool:
-    if not sys.stdin.isatty():
-        msg = "there is no terminal to ask at"
-        raise UserError(msg, "add --yes, or run it with docker run -it", exit_code=Exit.USAGE)
-    return click.confirm("Put it in place?", default=False)
+def _agreed(found: Found, names: dict[str, str], *, yes: bool, unverified: bool) -> bool:
+    """Ask; raises UserError where nobody can be asked, and what is needed was not said before."""
+    asked = sys.stdin.isatty()
+    if found.manifest:
+        if yes:
+            return True
+        if not asked:
+            msg = "there is no terminal to ask at"
+            raise UserError(msg, "add --yes, or run it with docker run -it", exit_code=Exit.USAGE)
+        return click.confirm("Put it in place?", default=False)
+    if not asked and not (yes and unverified):
+        msg = f"nothing was restored: nobody vouches for this backup ({found.unverified})"
+        raise UserError(
+            msg,
+            "give the file with the verification key as --identity; without one, read what is "
+            "listed above, and add --unverified --yes, or run it with docker run -it",
+        )
+    if names and not asked:
+        lines = "".join(f"\n  {name}: {why}" for name, why in names.items())
+        options = " ".join(f"--accept {shlex.quote(name)}" for name in names)
+        msg = f"nothing was restored: nobody vouches for this backup, and in it is{lines}"
+        raise UserError(msg, f"if each of these is yours: {options}")
+    for name, why in names.items():
+        typed = click.prompt(f"{name}: {why}. Type its name to take it", default="",
+                             show_default=False)  # fmt: skip
+        if typed.strip() != name:
+            return False
+    if yes and unverified:
+        return True
+    typed = click.prompt("Put in place what nobody vouches for? Type yes", default="",
+                         show_default=False)  # fmt: skip
+    return bool(typed.strip() == "yes")
 
 
 def _next(found: Found, aside: Path | None, paths: Paths) -> None:

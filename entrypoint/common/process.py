@@ -162,17 +162,27 @@ def run(
 
 @dataclass(frozen=True)
 class Answer:
-    """How a program ended, what it put out, and what it said on standard error."""
+    """How a program ended, what it put out, and what it said on standard error. `cut`: it put out
+    more than was wanted, and was killed for it."""
 
     status: int
     output: bytes
     words: str
+    cut: bool = False
+
+
+_MAX_WORDS = 64 << 10  # bytes of standard error that are kept
 
 
 def exchange(
-    argv: Sequence[str], environ: Mapping[str, str], *, timeout: float, input: bytes = b""
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    timeout: float,
+    most: int,
+    input: bytes = b"",
 ) -> Answer:
-    """Run a program to its end with `input`; what it answers is kept in memory.
+    """Run a program to its end with `input`; at most `most` bytes of output are kept in memory.
 
     Environment, process group and death are as for `run`; status 124 on time-out (seconds).
     """
@@ -184,16 +194,45 @@ def exchange(
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as child:
-        expired = False
-        try:
-            output, words = child.communicate(input, timeout)
-        except subprocess.TimeoutExpired:
-            expired = True
+        expired = threading.Event()
+
+        def kill() -> None:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            output, words = child.communicate()
+
+        def expire() -> None:
+            expired.set()
+            kill()
+
+        def feed() -> None:
+            assert child.stdin is not None  # noqa: S101 (a pipe was asked for)
+            with suppress(BrokenPipeError), child.stdin:
+                child.stdin.write(input)
+
+        words = bytearray()
+
+        def listen() -> None:
+            assert child.stderr is not None  # noqa: S101 (a pipe was asked for)
+            while chunk := os.read(child.stderr.fileno(), 1 << 16):
+                words.extend(chunk[: _MAX_WORDS - len(words)])
+
+        others = [threading.Thread(target=work, daemon=True) for work in (feed, listen)]
+        timer = threading.Timer(timeout, expire)
+        output, cut = bytearray(), False
+        assert child.stdout is not None  # noqa: S101 (a pipe was asked for)
+        try:
+            for thread in (*others, timer):
+                thread.start()
+            while not cut and (chunk := os.read(child.stdout.fileno(), 1 << 16)):
+                output += chunk
+                cut = len(output) > most
+            if not cut:
+                child.wait()
         finally:
-            if child.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-    return Answer(124 if expired else child.returncode, output, words.decode(errors="replace"))
+            timer.cancel()
+            kill()
+            child.wait()
+            for thread in others:
+                thread.join()
+    status = 124 if expired.is_set() else child.returncode
+    return Answer(status, bytes(output), words.decode(errors="replace"), cut)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +24,7 @@ from pydantic import (
     ValidationError,
 )
 
-from entrypoint.common import age, log
+from entrypoint.common import age, log, signing
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.limit import Limit
 from entrypoint.common.names import (
@@ -282,6 +282,10 @@ def _token(value: Any) -> Any:
     return value
 
 
+def _signing_key(value: Any) -> Any:
+    return signing.check_signing_key(value) if isinstance(value, str) else value
+
+
 def _prefix(value: Any) -> Any:
     if isinstance(value, str) and len(value.strip()) > _MAX_PREFIX:
         msg = f"{shown(value)} is longer than {_MAX_PREFIX} characters"
@@ -518,6 +522,11 @@ class Settings(BaseModel):
         "what backup --new-key makes. Without it nothing is pushed.",
         examples=["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"],
     )] = ()  # fmt: skip
+    backup_signing_key: Annotated[SecretStr | None, BeforeValidator(_signing_key), BY_FILE, Field(
+        description="What the backup is signed with, so that a restore takes nobody else's: what "
+        "backup --new-key shows for it. Without it a restore has to ask about every login.",
+        examples=["/data/backup.sign"],
+    )] = None  # fmt: skip
     backup_plaintext: Annotated[Literal["yes", "no"], Choice, Field(
         description="`yes`: without BACKUP_AGE_RECIPIENT, push private keys, password hashes and "
         "credentials as they are. Whoever can read the repository has them then.",
@@ -582,7 +591,12 @@ _PREFIXES = (
 # Not read from a variable of their own name.
 CREDENTIALS = frozenset({"provider", "lexicon", "given"})
 _NAMES = {name.upper(): name for name in Settings.model_fields if name not in CREDENTIALS}
-_SECRET = frozenset({"ACME_EAB_HMAC_KEY", "BACKUP_GIT_KEY", "BACKUP_GIT_TOKEN"})
+# By their type: one that is forgotten here would stand in the backup in clear.
+_SECRET = frozenset(
+    name.upper()
+    for name, info in Settings.model_fields.items()
+    if SecretStr in get_args(info.annotation)
+)
 _DOOR = frozenset({"BACKUP_GIT_KEY", "BACKUP_GIT_TOKEN"})
 # Stands in for a missing or wrong MAIL_HOSTNAME while the rest is checked (RFC 2606).
 _NO_HOSTNAME = "missing.invalid"
@@ -667,6 +681,7 @@ class BackupAccess:
     key: str = field(default="", repr=False)
     host_keys: tuple[str, ...] = ()
     token: str = field(default="", repr=False)
+    signing_key: str = field(default="", repr=False)
 
 
 def load_access(environ: Mapping[str, str]) -> BackupAccess:
@@ -676,6 +691,7 @@ def load_access(environ: Mapping[str, str]) -> BackupAccess:
         "BACKUP_GIT_KEY": private_key,
         "BACKUP_GIT_HOST_KEY": host_keys,
         "BACKUP_GIT_TOKEN": _token,
+        "BACKUP_SIGNING_KEY": _signing_key,
     }
     found: dict[str, Any] = {}
     for name, check in names.items():
@@ -691,6 +707,7 @@ def load_access(environ: Mapping[str, str]) -> BackupAccess:
     return BackupAccess(
         found.get("BACKUP_GIT_REMOTE", ""), found.get("BACKUP_GIT_KEY", ""),
         found.get("BACKUP_GIT_HOST_KEY", ()), found.get("BACKUP_GIT_TOKEN", ""),
+        found.get("BACKUP_SIGNING_KEY", ""),
     )  # fmt: skip
 
 
@@ -903,6 +920,13 @@ def _conflicts(settings: Settings, ignore: Any) -> Iterator[tuple[str, str]]:
     if settings.public_ipv4 == "none" and settings.public_ipv6 == "none":
         text = "PUBLIC_IPV4 and PUBLIC_IPV6 are both none; a mail server needs one of them"
         yield "PUBLIC_IPV4", text
+    unencrypted = not settings.backup_age_recipient and "BACKUP_AGE_RECIPIENT" not in ignore
+    if settings.backup_signing_key and unencrypted:
+        text = (
+            "BACKUP_SIGNING_KEY goes with BACKUP_AGE_RECIPIENT: it is itself in the backup, and "
+            "without a recipient everybody could read it there"
+        )
+        yield "BACKUP_SIGNING_KEY", text
     remote = settings.backup_git_remote or ""
     if remote.startswith("https://"):
         if not settings.backup_git_token and "BACKUP_GIT_TOKEN" not in ignore:

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -552,7 +552,7 @@ def owned(paths: Paths) -> tuple[dict[str, Owned], tuple[LeftOut, ...]]:
             left_out.append(LeftOut(name, "it is a link"))
         elif path.is_dir():
             continue
-        elif not all(_PLAIN_NAME.fullmatch(part) for part in parts):
+        elif not is_plain(parts):
             reason = "its name holds a character that is none of A-Z a-z 0-9 ._~*+=@:,-"
             left_out.append(LeftOut(name, reason))
         else:
@@ -576,6 +576,11 @@ def owned(paths: Paths) -> tuple[dict[str, Owned], tuple[LeftOut, ...]]:
             found[name] = Owned(content)
             left_out.append(LeftOut(name, "its last good copy serves", broken=True))
     return found, tuple(left_out)
+
+
+def is_plain(parts: Iterable[str]) -> bool:
+    """Whether a backup takes a file whose path consists of these names."""
+    return all(_PLAIN_NAME.fullmatch(part) for part in parts)
 
 
 def _good_copies(paths: Paths) -> dict[str, bytes]:
@@ -617,6 +622,8 @@ def problem(name: str, content: bytes) -> str:
             userdb.parse(_text(content))
         elif parts[2:] == ["aliases"]:
             aliases.parse(_text(content), domain)
+        elif parts[2:] == ["senders"]:
+            grants.parse(_text(content))
         elif parts[2:] == ["acme.env"]:
             acmehooks.parse_environment(_text(content))
         else:

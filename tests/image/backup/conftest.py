@@ -47,16 +47,25 @@ class KeyPair:
 
 @dataclass(frozen=True)
 class Identity:
-    """An age key pair."""
+    """What an owner has of a backup: an age key pair and a signing key with its public half."""
 
     private: str
     public: str
+    verification_key: str
+    signing_key: str
+
+    @property
+    def kept(self) -> str:
+        """The file, or the paper, that is elsewhere."""
+        return f"{self.private}\n# {self.verification_key}\n"
 
     @classmethod
     def make(cls) -> Identity:
         """As its owner makes one: before there is any setting."""
         found = checked(docker("run", "--rm", IMAGE, "backup", "--new-key", "--json")).json()
-        return cls(found["identity"], found["recipient"])
+        return cls(
+            found["identity"], found["recipient"], found["verification_key"], found["signing_key"]
+        )
 
 
 @pytest.fixture(scope="package")
@@ -104,6 +113,7 @@ class Kit:
             "BACKUP_GIT_KEY_FILE": "/data/backup.key",
             "BACKUP_GIT_HOST_KEY": self.git.host_key,
             "BACKUP_AGE_RECIPIENT": self.identity.public,
+            "BACKUP_SIGNING_KEY": self.identity.signing_key,
             **more,
         }
         return {name: value for name, value in found.items() if value}
@@ -132,7 +142,7 @@ class Kit:
         """`docker run --rm tambo restore …`, the identity on standard input."""
         return self.run(
             data, "restore", *argv, "--host-key", self.git.host_key, "--identity", "-", "--yes",
-            input=self.identity.private if identity is None else identity, options=options,
+            input=self.identity.kept if identity is None else identity, options=options,
         )  # fmt: skip
 
     def run(self, data: Path, *argv: str, input: str = "", options: tuple[str, ...] = ()) -> Result:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.image.backup.conftest import PUSHED, Kit, memory, owned
+from tests.image.backup.conftest import PUSHED, Identity, Kit, memory, owned
 from tests.image.conftest import Servers
 from tests.support.container import checked
 from tests.support.server import DOMAIN, HOST, Server
@@ -98,10 +98,19 @@ def test_the_list_of_backups_is_the_remotes_history(
     address = f"git@git.example.net:{repository}.git"
     there = checked(
         kit.run(
-            kit.new_machine(), "list-backups", address, "--host-key", kit.git.host_key, "--json"
+            kit.new_machine(),
+            "list-backups",
+            address,
+            "--host-key",
+            kit.git.host_key,
+            "--json",
+            "--identity",
+            "-",
+            input=kit.identity.kept,
         )
     )
     assert there.json() == rows
+    assert all(row["verified"] for row in rows)
     assert rows[-1]["subject"] in server.ok("list-backups")
 
 
@@ -129,7 +138,10 @@ def test_no_secret_is_in_any_object_of_the_remotes_history(
     checked(server.verb("backup"))
     everything = kit.git.everything(repository)
     assert b"MAIL_HOSTNAME=" in everything, "objects are seen as they are"
-    secrets = [kit.key.private.splitlines()[1], "Zm9vYmFyYmF6", kit.identity.private]
+    secrets = [
+        kit.key.private.splitlines()[1], "Zm9vYmFyYmF6", kit.identity.private,
+        kit.identity.signing_key,
+    ]  # fmt: skip
     for path, entry in server.machine.tree(server.data).items():
         if entry.kind == "f" and path.startswith(("domains", "certs", "acme", "state/good")):
             text = server.machine.read(server.data / path)
@@ -150,9 +162,15 @@ def test_the_check_compares_and_with_the_identity_decrypts(kit: Kit, server: Ser
     server.ok("backup")
     assert "by their digests" in server.ok("backup", "--check")
     checked_with = checked(
-        server.verb("backup", "--check", "--identity", "-", input=kit.identity.private)
+        server.verb("backup", "--check", "--identity", "-", input=kit.identity.kept)
     )
     assert "were decrypted with the identity given" in checked_with.stdout
+    assert "its key is the one beside the identity" in checked_with.stdout
+    other = Identity.make()
+    paper = f"{kit.identity.private}\n# {other.verification_key}\n"
+    mismatch = server.verb("backup", "--check", "--identity", "-", input=paper)
+    assert mismatch.status == 1
+    assert f"write down {kit.identity.verification_key}" in mismatch.stderr
     assert memory(server)["checked"]["wrong"] == ""
     server.machine.write(server.data / "domains" / DOMAIN / "aliases", "sales: i\nnew: i\n")
     wrong = server.verb("backup", "--check")
@@ -215,8 +233,6 @@ def test_a_new_recipient_has_all_secrets_encrypted_anew_in_one_commit(
     assert server in servers.living
     server.up()
     kit.first(repository)
-    from tests.image.backup.conftest import Identity
-
     other = Identity.make()
     server.down()
     text = (server.data.parent / "env").read_text()
@@ -251,7 +267,7 @@ def test_without_a_recipient_nothing_is_sent_until_the_owner_wants_it_in_clear(
     kit: Kit, servers: Servers
 ) -> None:
     repository = kit.repository()
-    server = kit.server(repository, BACKUP_AGE_RECIPIENT="")
+    server = kit.server(repository, BACKUP_AGE_RECIPIENT="", BACKUP_SIGNING_KEY="")
     assert server in servers.living
     server.log.expect("warn: The backup has failed since .* without BACKUP_AGE_RECIPIENT")
     server.up()

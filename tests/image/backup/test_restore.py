@@ -118,6 +118,10 @@ def test_a_new_machine_is_the_old_one(kit: Kit, old: Old, world: World, servers:
     data = kit.new_machine()
     done = checked(kit.restore(data, old.remote))
     assert f"Backup of {HOST}" in done.stdout
+    assert "Verified: signed by this server on 20" in done.stdout
+    for line in (*(f"+ {user}" for user in USERS), f"+ team@{DOMAIN}: other@{DOMAIN}",
+                 "+ reload/tell"):  # fmt: skip
+        assert f"    {line}\n" in done.stdout
     assert f"{DOMAIN}: 2 users, with aliases, 5 DKIM keys" in done.stdout
     assert "mv data/restored.env .env" in done.stdout
     assert owned_by(kit, data) == old.owned, "byte for byte"
@@ -173,6 +177,7 @@ def test_the_settings_that_were_in_force(kit: Kit, old: Old) -> None:
     for line in (
         f"MAIL_HOSTNAME={HOST}", "DMARC_POLICY=reject", f"PDNS_Token={API_KEY}",
         "BACKUP_GIT_KEY_FILE=/data/backup.key", f"BACKUP_GIT_REMOTE={old.remote}",
+        f"BACKUP_SIGNING_KEY={kit.identity.signing_key}",
     ):  # fmt: skip
         assert line in lines
     assert [line for line in lines if re.match(r"#PUBLIC_IPV4=", line)], "the old machine's"
@@ -198,7 +203,7 @@ def test_a_wrong_identity_is_told_and_touches_nothing(kit: Kit, old: Old) -> Non
 def test_without_yes_it_shows_what_it_would_do_and_asks(kit: Kit, old: Old) -> None:
     data = kit.new_machine()
     before = tree_of(kit, data)
-    kit.servers.machine.write(data / "identity", kit.identity.private)
+    kit.servers.machine.write(data / "identity", kit.identity.kept)
     before = tree_of(kit, data)
     asked = kit.run(
         data, "restore", old.remote, "--host-key", kit.git.host_key, "--identity", "/data/identity",
@@ -222,12 +227,12 @@ def test_at_a_terminal_it_asks_for_the_identity_and_before_it_does_anything(
 
     data = kit.new_machine()
     before = tree_of(kit, data)
-    seen, status = typed(data, kit.identity.private, "n")
+    seen, status = typed(data, kit.identity.private, kit.identity.verification_key, "n")
     assert status == 1
     assert "Put it in place?" in seen
     assert kit.identity.private not in seen
     assert tree_of(kit, data) == before
-    seen, status = typed(data, kit.identity.private, "y")
+    seen, status = typed(data, kit.identity.private, kit.identity.verification_key, "y")
     assert status == 0, seen
     assert "What to do next" in seen
     assert owned_by(kit, data) == old.owned
@@ -316,6 +321,13 @@ def test_a_damaged_backup_is_not_put_in_place(kit: Kit, old: Old) -> None:
     before = tree_of(kit, data)
     refused = kit.restore(data, remote)
     assert refused.status == 1
+    assert "it was changed after it was signed" in refused.stderr
+    assert f"data/domains/{DOMAIN}/aliases' was changed" in refused.stderr
+    assert tree_of(kit, data) == before
+    # Whoever does not look at the signature is told what is damaged.
+    anyway = ("--unverified", "--accept", "reload/tell", "--accept", f"acme/{DOMAIN}")
+    refused = kit.restore(data, remote, *anyway)
+    assert refused.status == 1
     assert "users.age in the backup cannot be decrypted" in refused.stderr
     assert tree_of(kit, data) == before
     kit.git.script(
@@ -323,7 +335,7 @@ def test_a_damaged_backup_is_not_put_in_place(kit: Kit, old: Old) -> None:
         f"git checkout -q HEAD~1 -- data/domains/{DOMAIN}/users.age; "
         "git commit -qm mend; git push -q origin main",
     )
-    refused = kit.restore(data, remote)
+    refused = kit.restore(data, remote, *anyway)
     assert refused.status == 1
     assert f"data/domains/{DOMAIN}/aliases: line 1" in refused.stderr
     assert tree_of(kit, data) == before
@@ -339,7 +351,7 @@ def test_a_full_disk_restores_nothing(kit: Kit, old: Old) -> None:
         "--entrypoint", "sh", IMAGE, "-c",
         'restore "$@"; status=$?; find /data -type f -not -name "*.lock"; exit $status', "sh",
         old.remote, "--key", "/key", "--host-key", kit.git.host_key, "--identity", "-", "--yes",
-        input=kit.identity.private,
+        input=kit.identity.kept,
     )  # fmt: skip
     assert done.status == 1
     assert "disk is full" in done.stderr
@@ -390,7 +402,7 @@ def test_killed_at_any_step_it_is_all_or_nothing(kit: Kit, old: Old, step: str) 
 
 def identity_file(kit: Kit) -> Path:
     path = kit.servers.base / "identity"
-    kit.servers.machine.write(path, kit.identity.private)
+    kit.servers.machine.write(path, kit.identity.kept)
     return path
 
 
@@ -431,7 +443,7 @@ def test_back_to_an_earlier_state_on_the_same_machine(kit: Kit, old: Old) -> Non
     server.up()
     rows = server.verb("list-backups", "--json").json()
     server.down()
-    kit.servers.machine.write(data / "identity", kit.identity.private)
+    kit.servers.machine.write(data / "identity", kit.identity.kept)
     first = rows[-1]["commit"]
     done = server.compose(
         "run", "--rm", "-T", "mail", "restore", "/data/backup", "--at", first, "--replace",

@@ -9,15 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pydantic import SecretStr
 
-from entrypoint.backup import backup, index
+from entrypoint.backup import backup, index, manifest
 from entrypoint.backup.backup import Backup
-from entrypoint.backup.git import Access, Blob, Commit, GitError, Repository
+from entrypoint.backup.git import Access, Blob, Commit, GitError, Node, Repository
 from entrypoint.backup.index import Memory
 from entrypoint.backup.schedule import Keeping
 from entrypoint.chasquid import userdb
 from entrypoint.chasquid.userdb import Scrypt
-from entrypoint.common import age
+from entrypoint.common import age, signing
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.paths import Paths
@@ -27,6 +28,8 @@ from tests.unit.kit import EXAMPLE_COM, asked, put
 from tests.unit.settings.test_model import ssh_backup
 
 PRIVATE, PUBLIC = age.new_identity()
+SIGN = signing.new_key()
+VERIFY = signing.verification_key(SIGN)
 FIRST = "backup: the first of smtp.example.com"
 
 
@@ -39,7 +42,8 @@ class Box:
         self.now = 1_767_225_600.0
         self.remote = Repository(tmp_path / "remote.git")
         self.remote.prepare()
-        plain = {"DKIM_KEYS": "ed25519", "DKIM_SELECTOR": "t1", "BACKUP_AGE_RECIPIENT": PUBLIC}
+        plain = {"DKIM_KEYS": "ed25519", "DKIM_SELECTOR": "t1", "BACKUP_AGE_RECIPIENT": PUBLIC,
+                 "BACKUP_SIGNING_KEY": SIGN}  # fmt: skip
         values = {**ssh_backup(tmp_path), **plain, **more}
         self.settings = asked(**{name: value for name, value in values.items() if value})
         paths.state.mkdir(parents=True, exist_ok=True)
@@ -236,7 +240,7 @@ def test_without_a_recipient_nothing_reaches_git(
     tmp_path: Path, paths: Paths, ids: Ids, address: SimpleNamespace
 ) -> None:
     assert address.remote
-    box = Box(tmp_path, paths, ids, BACKUP_AGE_RECIPIENT="")
+    box = Box(tmp_path, paths, ids, BACKUP_AGE_RECIPIENT="", BACKUP_SIGNING_KEY="")
     assert box.fails().id == "refused-clear"
     assert not paths.backup.exists()
     clear = {"backup_plaintext": "yes"}
@@ -354,15 +358,21 @@ def test_the_check_finds_what_differs(box: Box) -> None:
     other = Blob(b"a: you\n")
     changes = {"data/domains/example.com/aliases": other, "README.md": None, "x": other}
     box.remote.commit([Commit("x", "x", changes)], "A <a@example.org>", 5)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="is not signed by this server") as caught:
         box.work.check()
+    for text in ("'x' was added", "'README.md' is missing", "aliases' was changed"):
+        assert text in str(caught.value)
+    # One that signs nothing sees it too.
+    unsigned = box.worker(box.settings.model_copy(update={"backup_signing_key": None}))
+    with pytest.raises(UserError) as caught:
+        unsigned._compare(unsigned.access(), (), ())
     for text in ("data/domains/example.com/aliases differs", "README.md is missing there",
                  "x is there and not here"):  # fmt: skip
         assert text in str(caught.value)
     assert caught.value.exit_code == Exit.WRONG
     checked = box.memory().checked
     assert checked
-    assert "differs" in checked.wrong
+    assert "was changed" in checked.wrong
     assert not box.work.check_due()
     box.now += 3600
     assert box.work.check_due(), "perhaps it is mended"
@@ -375,6 +385,129 @@ def test_the_check_says_nothing_while_files_change(box: Box) -> None:
     with pytest.raises(UserError, match="changed while they were compared"):
         box.work.check(seen=())
     assert box.memory().checked is None
+
+
+# --- signatures
+
+
+def signer(box: Box) -> manifest.Manifest:
+    """What the remote's last commit says of itself, verified."""
+    tree = box.remote.tree(box.remote.head)
+    return index.verify(tree, box.remote.read(node.oid for node in tree.values()), [VERIFY])
+
+
+def unsigned(box: Box) -> Box:
+    box.settings = box.settings.model_copy(update={"backup_signing_key": None})
+    box.work = box.worker(box.settings)
+    return box
+
+
+def test_each_commit_is_signed_with_its_number_and_time(box: Box) -> None:
+    box.run()
+    first = signer(box)
+    assert (first.host, first.number, first.when) == ("smtp.example.com", 1, int(box.now))
+    assert (first.domains, first.recipients) == (("example.com",), (PUBLIC,))
+    assert first.server == box.memory().server
+    box.put("users", users("i"))
+    box.put("aliases", "sales: i\n")
+    assert len(box.run()) == 2
+    assert signer(box).number == 3
+    every = {entry.oid for entry in box.remote.log(box.remote.head)}
+    assert index.verified(box.remote, box.remote.head, [VERIFY]) == every
+    other = signing.verification_key(signing.new_key())
+    assert not index.verified(box.remote, box.remote.head, [other])
+
+
+def test_the_signing_key_is_in_no_object(box: Box) -> None:
+    box.run()
+    assert SIGN in [item.value for item in box.settings.given]
+    assert "settings.secrets.age" in box.remote.tree(box.remote.head)
+    oids = [node.oid for entry in box.remote.log(box.remote.head)
+            for node in box.remote.tree(entry.oid).values()]  # fmt: skip
+    everything = b"".join(box.remote.read(oids).values())
+    assert VERIFY.encode() in everything
+    assert SIGN.encode() not in everything
+    assert SIGN not in box.paths.backup_memory.read_text()
+    assert SIGN not in "".join(box.said)
+    assert SIGN not in repr(box.settings)
+
+
+def test_a_backup_from_before_is_signed_by_a_commit_of_its_own(box: Box) -> None:
+    work, asked = box.work, box.settings
+    unsigned(box).run()
+    assert manifest.NAME not in box.remote.tree(box.remote.head)
+    assert "it is not signed" in box.work.check([PRIVATE])
+    box.work, box.settings = work, asked
+    with pytest.raises(UserError, match="not signed by this server") as caught:
+        box.work.check()
+    assert caught.value.exit_code == Exit.TRY_AGAIN, "it will be, at the next commit"
+    assert box.run() == ["backup: signed"]
+    assert signer(box).number == 2
+    assert box.run() == []
+    assert "it is signed, number 2; its key is the one" in box.work.check([PRIVATE], [VERIFY])
+
+
+def test_another_signing_key_signs_at_once(box: Box) -> None:
+    box.run()
+    other = signing.new_key()
+    box.settings = box.settings.model_copy(update={"backup_signing_key": SecretStr(other)})
+    box.work = box.worker(box.settings)
+    assert box.run() == ["backup: signed with another key"]
+    with pytest.raises(UserError, match="the verification key beside the identity is another"):
+        box.work.check([PRIVATE], [VERIFY])
+    checked = box.memory().checked
+    assert checked is None, "the paper is to blame, not the backup"
+    assert "it is signed" in box.work.check([PRIVATE], [signing.verification_key(other)])
+
+
+def test_without_the_key_no_stale_signature_stays(box: Box) -> None:
+    box.run()
+    assert unsigned(box).run() == ["backup: not signed any more"]
+    assert not manifest.NAMES & box.remote.tree(box.remote.head).keys()
+    assert box.run() == []
+
+
+def test_what_somebody_else_wrote_is_not_signed_by_a_take_over(box: Box) -> None:
+    """A file that is broken here stays as the last backup of here has it, not as theirs does."""
+    box.put("aliases", "sales: i\n")
+    box.run()
+    good = box.remote.tree(box.remote.head)["data/domains/example.com/aliases"]
+    box.put("aliases", "a: b: c\n")
+    (box.paths.good / EXAMPLE_COM / "aliases").unlink(missing_ok=True)
+    theirs = {
+        "data/domains/example.com/aliases": Blob(b"sales: |sh\n"),
+        "data/reload/x": Blob(b"#!/bin/sh\n", executable=True),
+    }
+    box.remote.commit([Commit("foreign", "by hand", theirs)], "A <a@example.org>", 5)
+    box.put("users", users("i"))
+    assert box.fails().id == "foreign-commit"
+    box.work.take_over()
+    tree = box.remote.tree(box.remote.head)
+    assert tree["data/domains/example.com/aliases"] == good
+    assert "data/reload/x" not in tree
+    assert signer(box).number == box.remote.count(box.remote.head) == 3
+
+
+def test_a_lost_repository_does_not_come_back_from_somebody_else(box: Box) -> None:
+    """Its last commit names this server, as anybody may write; it is not signed."""
+    box.put("aliases", "sales: i\n")
+    box.run()
+    body = f"Server: smtp.example.com {box.memory().server}"
+    theirs: dict[str, Blob | Node | None] = {
+        "data/domains/example.com/aliases": Blob(b"sales: |sh\n")
+    }
+    head = box.remote.commit([Commit("foreign", body, theirs)], "A <a@example.org>", 5)
+    box.paths.backup.rename(box.paths.data / "away")
+    box.put("aliases", "a: b: c\n")
+    with pytest.raises(UserError):
+        box.run()
+    assert box.remote.head == head
+    assert "data/backup was gone; it is back from the remote" not in box.said
+    box.work.take_over()
+    assert b"|sh" not in b"".join(
+        box.remote.read(n.oid for n in box.remote.tree(box.remote.head).values()).values()
+    )
+    assert signer(box).number == 3
 
 
 def test_an_interval_without_a_change_looks_at_the_remote(box: Box) -> None:

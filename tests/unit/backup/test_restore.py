@@ -18,7 +18,7 @@ from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.paths import Paths
 from entrypoint.converge import apply
-from tests.unit.backup.test_backup import PRIVATE, Box, address, users
+from tests.unit.backup.test_backup import PRIVATE, VERIFY, Box, address, users
 from tests.unit.kit import EXAMPLE_COM, put, tree
 
 __all__ = ["address"]  # the fixture
@@ -51,7 +51,7 @@ def box(tmp_path: Path, ids: Ids, address: object) -> Box:
 def look(box: Box, paths: Paths, ids: Ids) -> Callable[[str], Found]:
     def found(at: str = "") -> Found:
         access = Access(str(box.remote.path))
-        return restore.look(restore.fetch(access, paths, ids), at, [PRIVATE])
+        return restore.look(restore.fetch(access, paths, ids), at, [PRIVATE], [VERIFY])
 
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from entrypoint.backup import tree as archive
@@ -77,16 +79,48 @@ def test_what_is_wrong_is_told_all_at_once(tree: dict[str, Item]) -> None:
     assert "overview/example.com/dkim does not agree" in found[2]
 
 
-@pytest.mark.parametrize("path", ["data/../etc/passwd", "data/state/x", "data/domains/../../x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data/../etc/passwd", "data/state/x", "data/domains/../../x", "data/domains", "data",
+        "data/domains//x", "data/reload/.hidden", "data/reload/a b", "data/reload/\u202egpj",
+        "data/reload/\x1b[2J", "data/reload/-x/..", "data/reload/" + "x" * 202, "data/backup.key/x",
+    ],
+)  # fmt: skip
 def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(UserError, match="in no folder that a backup has"):
         archive.files_of({path: Item(b"")})
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"[]", b'{"format": 2}', b"\xff"])
+def test_a_file_that_is_a_folder_too_is_refused() -> None:
+    tree = {f"data/{D}/users": Item(b""), f"data/{D}/users/x": Item(b"")}
+    with pytest.raises(UserError, match="is a file and a folder"):
+        archive.files_of(tree)
+
+
+def about(**values: object) -> bytes:
+    found = {"format": 1, "host": "smtp.example.com", "secrets": "age", "recipients": [RECIPIENT]}
+    return json.dumps({**found, **values}).encode()
+
+
+@pytest.mark.parametrize("host", ["a\nb", "../x", "\x1b[2J", "x" * 300, 7, None, "a b", ""])
+def test_a_hosts_name_that_is_none_is_refused(host: object) -> None:
+    assert archive.about(about()).host == "smtp.example.com"
+    with pytest.raises(UserError, match="is damaged"):
+        archive.about(about(host=host))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, b"", b"{}", b"[]", b'{"format": 2}', b"\xff", about(recipients=["\x1b[2J"]),
+        about(recipients=[7]), about(secrets="none"), about(format="\x1b[2J"), b"[" * 100_000,
+    ],
+)  # fmt: skip
 def test_what_is_no_backup(content: bytes | None) -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(UserError) as caught:
         archive.about(content)
+    assert "\x1b" not in str(caught.value)
 
 
 # --- subjects

@@ -11,6 +11,7 @@ import pytest
 from entrypoint.backup import index
 from entrypoint.backup.index import Checked, Memory, Trouble
 from entrypoint.checks import backup
+from entrypoint.common import age, signing
 from entrypoint.common.findings import Level
 from entrypoint.state.load import LeftOut
 from tests.unit.checks.kit import NOW, Scene
@@ -18,6 +19,7 @@ from tests.unit.kit import asked, put
 from tests.unit.settings.test_model import ssh_backup
 
 WHEN = NOW.timestamp()
+_, PUBLIC = age.new_identity()
 FINE = replace(
     Memory.new(), pushed="1" * 40, pushed_at=WHEN - 3600, checked=Checked(WHEN - 86400, "1" * 40)
 )
@@ -25,7 +27,9 @@ FINE = replace(
 
 @pytest.fixture
 def scene(scene: Scene, tmp_path: Path) -> Scene:
-    scene.settings = asked(**ssh_backup(tmp_path))
+    scene.settings = asked(
+        **ssh_backup(tmp_path), BACKUP_AGE_RECIPIENT=PUBLIC, BACKUP_SIGNING_KEY=signing.new_key()
+    )
     remember(scene, FINE)
     return scene
 
@@ -35,6 +39,15 @@ def remember(scene: Scene, memory: Memory) -> None:
 
 
 def test_all_is_well(scene: Scene) -> None:
+    assert scene.found(backup.check) == []
+
+
+def test_one_that_is_not_signed(scene: Scene) -> None:
+    scene.settings = scene.settings.model_copy(update={"backup_signing_key": None})
+    found = scene.only(backup.check)
+    assert (found.id, found.level) == ("backup-unsigned", Level.WARN)
+    assert "backup --new-signing-key" in found.fix
+    scene.settings = scene.settings.model_copy(update={"backup_age_recipient": ()})
     assert scene.found(backup.check) == []
 
 

@@ -219,20 +219,35 @@ def test_becoming_another_program(tmp_path: Path) -> None:
 
 def test_an_exchange_gives_input_and_keeps_output_apart() -> None:
     answer = process.exchange(
-        [SH, "-c", 'cat; echo "$A" >&2; exit 3'], {"A": "b\u00e9"}, timeout=10, input=b"\0\xff"
+        [SH, "-c", 'cat; echo "$A" >&2; exit 3'],
+        {"A": "b\u00e9"},
+        timeout=10,
+        most=2,
+        input=b"\0\xff",
     )
     assert (answer.status, answer.output, answer.words) == (3, b"\0\xff", "b\u00e9\n")
 
 
 def test_an_exchange_that_reads_nothing_is_no_error() -> None:
-    answer = process.exchange([SH, "-c", "exit 0"], {}, timeout=10, input=b"x" * 1_000_000)
+    answer = process.exchange([SH, "-c", "exit 0"], {}, timeout=10, most=0, input=b"x" * 1_000_000)
     assert answer.status == 0
 
 
 def test_an_exchange_that_does_not_end_is_killed_with_all_its_children() -> None:
     answer = process.exchange(
-        [SH, "-c", "sleep 60 & echo $!; wait"], {"PATH": "/usr/bin:/bin"}, timeout=0.5
+        [SH, "-c", "sleep 60 & echo $!; wait"], {"PATH": "/usr/bin:/bin"}, timeout=0.5, most=100
     )
     assert answer.status == 124
     with suppress(ProcessLookupError):  # it may be gone already
         assert ends(int(answer.output))
+
+
+def test_an_exchange_that_puts_out_more_than_is_wanted_is_killed() -> None:
+    answer = process.exchange(
+        [SH, "-c", "while :; do echo a lot; echo much >&2; done"], {}, timeout=30, most=100_000
+    )
+    assert answer.cut
+    assert 100_000 < len(answer.output) < 300_000
+    assert len(answer.words) <= 64 << 10
+    enough = process.exchange([SH, "-c", "printf abc"], {}, timeout=30, most=3)
+    assert (enough.status, enough.output, enough.cut) == (0, b"abc", False)

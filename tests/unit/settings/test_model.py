@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from entrypoint.common import age, signing
 from entrypoint.common.errors import UserError
 from entrypoint.settings import model
 from entrypoint.settings.model import Settings
@@ -85,7 +86,8 @@ def test_an_empty_value_counts_as_not_set(name: str) -> None:
 def test_every_setting_has_its_example_accepted() -> None:
     """The examples of .env.example are themselves right."""
     for field, info in Settings.model_fields.items():
-        if info.examples and not field.startswith(("acme", "tls", "backup_git")):
+        apart = ("acme", "tls", "backup_git", "backup_signing")
+        if info.examples and not field.startswith(apart):
             environ = {field.upper(): str(info.examples[0])}
             if field == "mail_hostname":
                 model.load(environ)
@@ -173,6 +175,23 @@ def ssh_backup(tmp_path: Path, **more: str) -> dict[str, str]:
         "BACKUP_GIT_HOST_KEY": HOST_KEY,
         **more,
     }
+
+
+def test_a_signing_key_is_checked_never_shown_and_goes_with_a_recipient() -> None:
+    key, (_, recipient) = signing.new_key(), age.new_identity()
+    both = {"BACKUP_SIGNING_KEY": key, "BACKUP_AGE_RECIPIENT": recipient}
+    found = asked(**both)
+    assert found.backup_signing_key
+    assert found.backup_signing_key.get_secret_value() == key
+    assert key not in repr(found)
+    [given] = [item for item in found.given if item.name == "BACKUP_SIGNING_KEY"]
+    assert given.secret
+    assert given.kept, "a new machine signs on"
+    with pytest.raises(UserError, match="BACKUP_SIGNING_KEY goes with BACKUP_AGE_RECIPIENT"):
+        asked(BACKUP_SIGNING_KEY=key)
+    with pytest.raises(UserError, match="BACKUP_SIGNING_KEY: is not a signing key") as caught:
+        asked(**{**both, "BACKUP_SIGNING_KEY": key[:-1]})
+    assert key[:-1] not in str(caught.value)
 
 
 def test_a_backup_over_ssh(tmp_path: Path) -> None:
