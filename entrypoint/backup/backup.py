@@ -182,10 +182,12 @@ class Backup:
                 if free or time.monotonic() >= deadline:
                     with apply.edit_lock(self.paths, self.ids):
                         files, left_out = load.owned(self.paths)
+                        remembered = load.remembered(self.paths)
                     break
             time.sleep(0.2)
         recipients = self.settings.backup_age_recipient
-        return archive.build(self.settings, files, recipients=recipients), left_out, free
+        today = archive.build(self.settings, files, recipients=recipients, remembered=remembered)
+        return today, left_out, free
 
     def _commit(
         self, access: Access, *, wait: float, whole: str = "", onto: str = ""
@@ -621,8 +623,9 @@ def words(error: Exception) -> tuple[str, str, str]:
 def signature(paths: Paths) -> Signature:
     """Names, sizes and times of the files that are backed up."""
     seen = []
-    for folder in load.BACKED_UP:
-        for path in sorted((paths.data / folder).rglob("*")):
+    below = (sorted((paths.data / folder).rglob("*")) for folder in load.BACKED_UP)
+    for group in (*below, (paths.selectors, paths.created)):
+        for path in group:
             try:
                 found = path.lstat()
             except OSError:

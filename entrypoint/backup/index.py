@@ -20,6 +20,7 @@ from entrypoint.backup import tree as archive
 from entrypoint.backup.git import Blob, Commit, GitError, Node, Repository
 from entrypoint.backup.manifest import Manifest
 from entrypoint.backup.tree import ABOUT, SUFFIX, Change, Group, Item
+from entrypoint.chasquid.maillog import clean
 from entrypoint.common import age
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.names import shown
@@ -369,7 +370,7 @@ def open_tree(
         try:
             plain = age.decrypt(content, identities)
         except ValueError as error:
-            msg = f"{shown(path)} in the backup cannot be decrypted: {error}"
+            msg = f"{clean(path)} in the backup cannot be decrypted: {error}"
             raise UserError(msg, "take another commit: list-backups") from None
         opened[name] = Item(plain, secret=True, executable=node.executable)
     return opened

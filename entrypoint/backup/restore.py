@@ -29,7 +29,10 @@ from entrypoint.converge import apply
 from entrypoint.state import load
 
 # What a restore replaces, below /data: what it brings, and what would contradict it.
-_BROUGHT = (*load.BACKED_UP, "backup", "state/backup.json", "restored.env")
+_BROUGHT = (
+    *load.BACKED_UP, "backup", "state/backup.json", "state/selectors.json",
+    "state/credentials.json", "restored.env",
+)  # fmt: skip
 _CONTRADICTS = ("state/good", "state/certs", "state/reload.json", "state/doctor.json")
 _PLAN, _NEW = "plan.json", "new"
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -145,6 +148,7 @@ def look(
             reason = "it is signed, but no verification key was given to compare with"
     about = archive.about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
     opened = open_tree(tree, contents, identities)
+    archive.remembered_in(opened)
     wrong = archive.problems(opened)
     if wrong:
         lines = "\n".join(f"  {text}" for text in wrong)
@@ -208,6 +212,15 @@ def stage(found: Found, access: Access, paths: Paths, ids: Ids, now: datetime) -
     memory = Memory(memory.key, memory.server, known, remote, found.newest.oid)
     apply.own_folder(new / "state", ids)
     apply.write(new / "state/backup.json", index.dump(memory), ids)
+    remembered = archive.remembered_in(found.tree)
+    selectors = {domain: set(names) for domain, names in remembered.selectors.items()}
+    # Also those that came after an older backup: DNS, or somebody's cache, may still have them.
+    for domain, names in load.remembered(paths).selectors.items():
+        selectors.setdefault(domain, set()).update(names)
+    said = {domain: sorted(names) for domain, names in sorted(selectors.items())}
+    apply.write(new / "state/selectors.json", json.dumps(said, indent=1).encode(), ids)
+    created = json.dumps(dict(remembered.created), indent=1)
+    apply.write(new / "state/credentials.json", created.encode(), ids)
     env = archive.env_file(found.tree, found.host)
     apply.write(new / "restored.env", env.encode(), ids)
     stamp = f"{now:{_STAMP}}"

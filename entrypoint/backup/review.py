@@ -51,6 +51,7 @@ def changes(before: Mapping[str, Owned], found: Mapping[str, Item]) -> list[Kind
         ("DNS providers and ACME accounts", _named(before, _is_acme), _named(after, _is_acme)),
         ("Other files", _named(before, _is_other), _named(after, _is_other)),
         ("Settings, for restored.env", {}, _settings(found)),
+        ("Remembered", {}, {path: 0 for path in found if path.startswith("state/")}),
     )
     made = (Kind(title, tuple(_difference(old, new))) for title, old, new in kinds)
     return [kind for kind in made if kind.lines]

@@ -1,7 +1,8 @@
 """What a backup holds: the owner's files as a tree for git and back, and what a change is called.
 
 Pure. In the tree, `data/` mirrors the volume; a secret's name ends in `.age`. Beside it stand the
-settings, and `overview/`, for people: which users and which DKIM keys there are.
+settings; `state/`, what tambo remembers of selectors and credentials; and `overview/`, for people:
+which users and which DKIM keys there are.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from dataclasses import dataclass, field
 from entrypoint.chasquid import aliases, userdb
 from entrypoint.common import age
 from entrypoint.common.errors import UserError
-from entrypoint.common.names import Domain, shown
+from entrypoint.common.names import Address, Domain, Selector, shown
 from entrypoint.keys import certs, dkim
 from entrypoint.settings.model import Given, Settings
 from entrypoint.state import load
-from entrypoint.state.load import Owned
+from entrypoint.state.load import Owned, Remembered
 
 FORMAT = 1
 ABOUT = "backup.json"
@@ -52,7 +53,11 @@ def is_clear(name: str, content: bytes) -> bool:
 
 
 def build(
-    settings: Settings, files: Mapping[str, Owned], *, recipients: Sequence[str]
+    settings: Settings,
+    files: Mapping[str, Owned],
+    *,
+    recipients: Sequence[str],
+    remembered: Remembered | None = None,
 ) -> dict[str, Item]:
     """The tree of today, nothing encrypted yet."""
     tree: dict[str, Item] = {}
@@ -64,6 +69,7 @@ def build(
         for noun, text in (("users", _users(files, domain)), ("dkim", _keys(files, domain))):
             if text:
                 tree[f"overview/{domain}/{noun}"] = Item(text.encode())
+    tree |= _memory(remembered or Remembered())
     kept = [item for item in settings.given if item.kept]
     tree[SETTINGS] = Item(_settings(settings.given).encode())
     hidden = "".join(_assignment(item.name, item.value) for item in kept if item.secret).encode()
@@ -78,6 +84,64 @@ def build(
     tree[ABOUT] = Item((json.dumps(about, indent=1) + "\n").encode())
     tree["README.md"] = Item(_readme(settings, recipients).encode())
     return tree
+
+
+# What tambo remembers, by domain, as its change belongs to one of the domain's: a line each.
+_SELECTORS, _CREATED = "selectors", "credentials"
+
+
+def _memory(remembered: Remembered) -> dict[str, Item]:
+    """`state/<domain>/selectors`, every selector that a DKIM key ever had; and `credentials`, a
+    login and when it was made, in seconds since 1970."""
+    found = {
+        f"state/{domain}/{_SELECTORS}": Item("".join(f"{s}\n" for s in sorted(selectors)).encode())
+        for domain, selectors in remembered.selectors.items()
+        if selectors
+    }
+    lines: dict[str, list[str]] = {}
+    for login, when in sorted(remembered.created.items()):
+        if _is_created(login, when):
+            lines.setdefault(login.rpartition("@")[2], []).append(f"{login} {when!r}\n")
+    return found | {
+        f"state/{domain}/{_CREATED}": Item("".join(rows).encode(), secret=True)
+        for domain, rows in lines.items()
+    }
+
+
+def _is_created(login: str, when: float) -> bool:
+    try:
+        return Address.parse(login) == login and 0 <= when < _LAST
+    except ValueError:
+        return False
+
+
+_LAST = 1e12  # seconds since 1970
+
+
+def remembered_in(tree: Mapping[str, Item]) -> Remembered:
+    """What a decrypted tree remembers. Raises UserError if it makes no sense."""
+    selectors: dict[Domain, frozenset[str]] = {}
+    created: dict[str, float] = {}
+    for path, item in tree.items():
+        parts = path.split("/")
+        try:
+            match parts:
+                case ["state", name, "selectors"]:
+                    words = item.content.decode().split()
+                    selectors[Domain.parse(name)] = frozenset(Selector.parse(w) for w in words)
+                case ["state", name, "credentials"]:
+                    domain = Domain.parse(name)
+                    for row in item.content.decode().splitlines():
+                        login, when = row.split(" ")
+                        if Address.parse(login).domain != domain:
+                            raise ValueError
+                        if not _is_created(login, float(when)):
+                            raise ValueError
+                        created[login] = float(when)
+        except ValueError:
+            msg = f"{shown(path)} in the backup is damaged"
+            raise UserError(msg, "take another commit: list-backups") from None
+    return Remembered(selectors, created)
 
 
 def parts_of(path: str, content: bytes) -> dict[str, bytes]:
@@ -186,7 +250,11 @@ def group_of(path: str) -> Group:
     """By the path in the tree, without `.age`."""
     parts = path.split("/")
     match parts:
-        case ["data", "domains", domain, "users"] | ["overview", domain, "users"]:
+        case (
+            ["data", "domains", domain, "users"]
+            | ["overview", domain, "users"]
+            | ["state", domain, "credentials"]
+        ):
             return Group("users", domain)
         case ["data", "domains", domain, "aliases"]:
             return Group("aliases", domain)
@@ -196,7 +264,7 @@ def group_of(path: str) -> Group:
             return Group("acme", domain)
         case ["data", "domains", domain, name, *_] if name.startswith("dkim"):
             return Group("dkim", domain)
-        case ["overview", domain, "dkim"]:
+        case ["overview", domain, "dkim"] | ["state", domain, "selectors"]:
             return Group("dkim", domain)
         case ["data", "domains", domain, *_]:
             return Group("domains", domain)

@@ -497,6 +497,19 @@ def _created(paths: Paths) -> dict[str, float]:
         return {}  # a memory that cannot be read is none
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """What tambo notes and a backup keeps: as in State, but without the keys that are there."""
+
+    selectors: Mapping[Domain, frozenset[str]] = field(default_factory=dict)
+    created: Mapping[str, float] = field(default_factory=dict)
+
+
+def remembered(paths: Paths) -> Remembered:
+    """Never raises: what cannot be read is none."""
+    return Remembered(_selectors(paths, {}), _created(paths))
+
+
 def unserved(state: State, served: tuple[Domain, ...]) -> tuple[Finding, ...]:
     """Findings for domains that have a folder but are not among MAIL_DOMAINS."""
     return tuple(

@@ -91,6 +91,24 @@ def test_a_new_machine(box: Box, paths: Paths, ids: Ids, look: Callable[[str], F
     assert new.memory().server != box.memory().server
 
 
+def test_no_selector_comes_back_and_credentials_keep_their_times(
+    box: Box, paths: Paths, ids: Ids, look: Callable[[str], Found]
+) -> None:
+    put(box.paths.selectors, json.dumps({"example.com": ["old", "t1e"]}))
+    put(box.paths.created, json.dumps({"i@example.com": 12.5}))
+    box.put("users", users("i"))
+    [subject] = [item for item in box.run() if item.startswith("users")]
+    assert "remove you@example.com" in subject
+    # One that this machine had after that backup.
+    put(paths.selectors, json.dumps({"example.com": ["later"], "example.org": ["k"]}))
+    put(paths.created, json.dumps({"gone@example.com": 1.0}))
+    put_in_place(box, look(""), paths, ids)
+    assert json.loads(paths.selectors.read_text()) == {
+        "example.com": ["later", "old", "t1e"], "example.org": ["k"],
+    }  # fmt: skip
+    assert json.loads(paths.created.read_text()) == {"i@example.com": 12.5}
+
+
 def test_what_it_says_beforehand(look: Callable[[str], Found]) -> None:
     found = look("")
     assert found.host == "smtp.example.com"

@@ -11,10 +11,11 @@ from entrypoint.backup.tree import Change, Group, Item
 from entrypoint.chasquid import userdb
 from entrypoint.chasquid.userdb import Denied, Scrypt
 from entrypoint.common.errors import UserError
+from entrypoint.common.names import Domain, Selector
 from entrypoint.keys.dkim import Algorithm
 from entrypoint.settings import model
 from entrypoint.settings.model import Given
-from entrypoint.state.load import Owned
+from entrypoint.state.load import Owned, Remembered
 from tests.unit.kit import asked, key_pem
 
 D = "domains/example.com"
@@ -34,9 +35,16 @@ FILES = {
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 
 
+REMEMBERED = Remembered(
+    {Domain.parse("example.com"): frozenset({Selector.parse("k0r"), Selector.parse("old")})},
+    {"i@example.com": 1_767_225_600.5, "i+phone@example.com": 1.0, "x@example.org": 2.0},
+)
+
+
 @pytest.fixture
 def tree() -> dict[str, Item]:
-    return archive.build(asked(DMARC_POLICY="reject"), FILES, recipients=[RECIPIENT])
+    asked_for = asked(DMARC_POLICY="reject")
+    return archive.build(asked_for, FILES, recipients=[RECIPIENT], remembered=REMEMBERED)
 
 
 def test_what_is_not_known_to_be_harmless_is_a_secret(tree: dict[str, Item]) -> None:
@@ -44,7 +52,7 @@ def test_what_is_not_known_to_be_harmless_is_a_secret(tree: dict[str, Item]) -> 
     assert clear == {
         f"data/{D}/aliases", "data/acme/example.com/example.com_ecc/fullchain.cer",
         "overview/example.com/users", "overview/example.com/dkim",
-        "settings.env", "backup.json", "README.md",
+        "settings.env", "backup.json", "README.md", "state/example.com/selectors",
     }  # fmt: skip
     for path in clear:
         for secret in (b"hunter2", b"PRIVATE KEY", b"scrypt"):
@@ -66,6 +74,36 @@ def test_it_goes_back_as_it_was(tree: dict[str, Item]) -> None:
     assert archive.problems(tree) == []
     about = archive.about(tree["backup.json"].content)
     assert (about.host, about.recipients) == ("smtp.example.com", (RECIPIENT,))
+
+
+def test_what_tambo_remembers_goes_back_as_it_was(tree: dict[str, Item]) -> None:
+    assert tree["state/example.com/selectors"].content == b"k0r\nold\n"
+    assert tree["state/example.com/credentials"].secret
+    assert archive.remembered_in(tree) == REMEMBERED
+    assert archive.remembered_in({}) == Remembered()
+
+
+def test_what_makes_no_sense_of_it_is_left_out() -> None:
+    strange = {"x/../y@example.com": 1.0, "no address": 1.0, "I@example.com": 1.0,
+               "i@example.com": float("nan"), "j@example.com": -1.0}  # fmt: skip
+    made = archive.build(asked(), {}, recipients=(), remembered=Remembered({}, strange))
+    assert not [path for path in made if path.startswith("state/")]
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("state/example.com/selectors", b"../x\n"), ("state/../selectors", b"k\n"),
+        ("state/example.com/credentials", b"i@example.com\n"),
+        ("state/example.com/credentials", b"i@example.org 1\n"),
+        ("state/example.com/credentials", b"i@example.com nan\n"),
+        ("state/example.com/credentials", b"i@example.com 1 2\n"),
+        ("state/example.com/selectors", b"\xff"),
+    ],
+)  # fmt: skip
+def test_a_damaged_memory_is_told(path: str, content: bytes) -> None:
+    with pytest.raises(UserError, match="in the backup is damaged"):
+        archive.remembered_in({path: Item(content)})
 
 
 def test_what_is_wrong_is_told_all_at_once(tree: dict[str, Item]) -> None:
