@@ -255,13 +255,10 @@ def complete(paths: Paths, ids: Ids) -> Path | None:
     discard(paths)
     ready = paths.restored
     try:
-        plan = json.loads((ready / _PLAN).read_text())
+        aside = paths.replaced / _stamp((ready / _PLAN).read_bytes())
     except FileNotFoundError:
         shutil.rmtree(ready, ignore_errors=True)
         return None
-    # Checked, as it becomes a path: the parser takes what the writer makes, and nothing else.
-    moment = datetime.strptime(plan["aside"], _STAMP).replace(tzinfo=UTC)
-    aside = paths.replaced / f"{moment:{_STAMP}}"
     for name in (*_BROUGHT, *_CONTRADICTS):
         new, place, old = ready / _NEW / name, paths.data / name, aside / name
         # Without a new one it has been put in place already, or there is none to put.
@@ -276,6 +273,19 @@ def complete(paths: Paths, ids: Ids) -> Path | None:
     (ready / _PLAN).unlink()
     shutil.rmtree(ready)
     return aside if aside.is_dir() else None
+
+
+def _stamp(plan: bytes) -> str:
+    """It becomes a path: taken is what `stage` writes, and nothing else. Raises UserError."""
+    try:
+        stamp = json.loads(plan)["aside"]
+        if f"{datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC):{_STAMP}}" == stamp:
+            return str(stamp)
+    except (ValueError, TypeError, KeyError):
+        pass
+    msg = "data/.restore.ready/plan.json is damaged, so the restore cannot be completed"
+    fix = "remove data/.restore.ready, see what is in data/replaced, and restore again"
+    raise UserError(msg, fix)
 
 
 def discard(paths: Paths) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from pathlib import Path
 
+from entrypoint.common.errors import UserError
+
 _PR_SET_KEEPCAPS = 8  # prctl(2)
 _CAPABILITY_VERSION = 0x20080522  # the third, of 64 bits (capget(2))
 
@@ -85,6 +87,8 @@ def run_as(ids: Ids, owner: Owner, work: Callable[[], object]) -> int:
         drop(ids, owner)
         work()
         status = 0
+    except UserError as error:
+        print(error, file=sys.stderr)
     except Exception:  # shown: the process ends here
         traceback.print_exc()
     finally:

@@ -112,6 +112,67 @@ def test_history_is_searched(repository: Repository) -> None:
     assert not repository.ever_held("f", '"secrets": "other"')
 
 
+def test_the_trees_of_a_history_are_those_of_its_commits(repository: Repository) -> None:
+    commit(repository, "first", a__b=b"1", c=b"2")
+    changes = {"a/b": Blob(b"3", executable=True), "c": None, "d": Blob(b"4")}
+    repository.commit([Commit("second", "x", changes)], AUTHOR, 2)
+    commit(repository, "empty")
+    found = [(oid, dict(tree or {})) for oid, tree in repository.trees(repository.head)]
+    assert found == [
+        (entry.oid, repository.tree(entry.oid)) for entry in repository.log(repository.head)[::-1]
+    ]
+    assert repository.count(repository.head) == len(found) == 3
+    assert list(repository.trees("")) == []
+    assert repository.count("") == 0
+
+
+def test_a_commit_with_a_link_has_no_tree_and_the_next_may(repository: Repository) -> None:
+    commit(repository, "first", a=b"1")
+    link = repository._git("hash-object", "-w", "--stdin", input=b"/etc/passwd").decode().strip()
+    stream = (
+        f"commit refs/heads/main\ncommitter {AUTHOR} 5 +0000\ndata 1\nx\n"
+        f"from refs/heads/main^0\nM 120000 {link} a\n\ndone\n"
+    )
+    repository._git("fast-import", "--quiet", "--done", input=b"feature done\n" + stream.encode())
+    with pytest.raises(GitError, match="is no plain file"):
+        repository.tree(repository.head)
+    commit(repository, "third", a=b"2")
+    assert [tree is None for _, tree in repository.trees(repository.head)] == [False, True, False]
+
+
+def test_what_is_larger_than_any_backup_is_not_read(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(repository, "first", a=b"x" * 5000, b=b"y" * 5000)
+    oids = [node.oid for node in repository.tree(repository.head).values()]
+    monkeypatch.setattr(git, "_MAX_TOTAL", 9999)
+    assert repository.read(oids[:1])
+    with pytest.raises(GitError, match="larger than") as caught:
+        repository.read(oids)
+    assert caught.value.id == "strange"
+    monkeypatch.setattr(git, "_MAX_FILE", 4999)
+    with pytest.raises(GitError, match="larger than"):
+        repository.read(oids[:1])
+    monkeypatch.setattr(git, "_MAX_FILES", 1)
+    with pytest.raises(GitError, match="there are 2 files in the backup"):
+        repository.tree(repository.head)
+    monkeypatch.setattr(git, "_MAX_OUTPUT", 50)
+    with pytest.raises(GitError, match="larger than any backup"):
+        repository.tree(repository.head)
+
+
+def test_commits_on_top_of_another_branchs(repository: Repository) -> None:
+    ours = commit(repository, "ours", a=b"1")
+    repository._git("update-ref", "-d", "refs/heads/main")
+    theirs = commit(repository, "theirs", b=b"2")
+    repository.set("refs/heads/main", ours)
+    item = Commit("on top", "x", {"b": None, "a": Blob(b"1")})
+    head = repository.commit([item], AUTHOR, 9, theirs)
+    assert [entry.subject for entry in repository.log(head)] == ["on top", "theirs"]
+    assert list(repository.tree(repository.head)) == ["a"]
+    assert not repository.resolve("refs/aside/main")
+
+
 def test_a_missing_object_is_told(repository: Repository) -> None:
     with pytest.raises(GitError, match="damaged") as caught:
         repository.read(["0" * 40])

@@ -223,6 +223,25 @@ def test_killed_at_each_step_it_is_all_or_nothing(
     assert step > 10
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        b"", b"\xff", b"[]", b"{}", b'{"aside": 7}', b'{"aside": ""}', b'{"aside": "../../etc"}',
+        b'{"aside": "/etc"}', b'{"aside": "20260301T000000Z/.."}', b'{"aside": "2026031T000000Z"}',
+    ],
+)  # fmt: skip
+def test_a_plan_that_nothing_of_ours_wrote_moves_nothing(
+    paths: Paths, ids: Ids, plan: bytes
+) -> None:
+    put(paths.reload / "tell", "mine")
+    put(paths.restored / "new/reload/tell", "x")
+    put(paths.restored / "plan.json", plan)
+    with pytest.raises(UserError, match=r"plan\.json is damaged"):
+        restore.complete(paths, ids)
+    assert (paths.reload / "tell").read_text() == "mine"
+    assert not paths.replaced.exists()
+
+
 def test_a_full_disk_changes_nothing(
     box: Box, paths: Paths, ids: Ids, look: Callable[[str], Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:

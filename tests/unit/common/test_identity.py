@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from entrypoint.common import identity
+from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Capability, Ids, Owner
 from tests.unit.kit import put, tree
 
@@ -270,3 +271,19 @@ def test_a_kernel_that_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch, libc
 
 def test_what_this_thread_may_have_is_read_from_the_kernel() -> None:
     assert set(identity._permitted()) <= set(Capability)
+
+
+def test_work_as_another_user_tells_how_it_ended(
+    ids: Ids, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert identity.run_as(ids, Owner.TAMBO, lambda: (tmp_path / "x").touch()) == 0
+    assert (tmp_path / "x").exists()
+
+    def fails(error: Exception) -> None:
+        raise error
+
+    assert identity.run_as(ids, Owner.TAMBO, lambda: fails(UserError("why", "do this"))) == 1
+    said = capfd.readouterr().err
+    assert said == "why\n  fix: do this\n"
+    assert identity.run_as(ids, Owner.TAMBO, lambda: fails(OSError(13, "no"))) == 1
+    assert "no" in capfd.readouterr().err
