@@ -29,7 +29,8 @@ _ASIDE = "refs/aside/main"  # commits that are being made on top of another bran
 # What a repository may be: somebody else may have written it, to fill memory or disk.
 _MAX_FILE = 8 << 20  # bytes of one file
 _MAX_FILES = 20_000  # in one commit
-_MAX_TOTAL = 96 << 20  # bytes of all that is read at once
+_MAX_TOTAL = 256 << 20  # bytes of all files of one commit
+_TOGETHER = 64 << 20  # bytes that one command is asked for, and one file more
 _MAX_OUTPUT = 128 << 20  # bytes that one command puts out
 _LIMITS = (
     "/usr/bin/prlimit", f"--as={2 << 30}", f"--fsize={1 << 30}", "--core=0", "--",
@@ -203,15 +204,24 @@ class Repository:
     def read(self, oids: Iterable[str]) -> dict[str, bytes]:
         """Contents by their names. Raises GitError if one is missing, or too large."""
         wanted = list(dict.fromkeys(oids))
-        if not wanted:
-            return {}
-        sizes = self.sizes(wanted)
+        sizes = self.sizes(wanted) if wanted else {}
         if max(sizes.values(), default=0) > _MAX_FILE or sum(sizes.values()) > _MAX_TOTAL:
             msg = (
                 f"there is a file in the backup that is larger than {_MAX_FILE >> 20} MB, or all "
                 f"are larger than {_MAX_TOTAL >> 20} MB together"
             )
             raise _strange(msg)
+        found: dict[str, bytes] = {}
+        group, size = [], 0
+        for oid in wanted:
+            group.append(oid)
+            size += sizes.get(oid, 0)
+            if size >= _TOGETHER:
+                found |= self._read(group)
+                group, size = [], 0
+        return found | (self._read(group) if group else {})
+
+    def _read(self, wanted: Sequence[str]) -> dict[str, bytes]:
         raw = self._git("cat-file", "--batch", input="".join(f"{o}\n" for o in wanted).encode())
         found, at = {}, 0
         for oid in wanted:

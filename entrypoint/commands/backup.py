@@ -92,6 +92,11 @@ def backup(
         click.echo(f"{entry.oid[:10]}  {entry.subject}")
     remote = context.settings.backup_git_remote
     click.echo(f"{'Pushed to' if made else 'Nothing has changed; all of it is at'} {remote}.")
+    if context.settings.backup_age_recipient and not context.settings.backup_signing_key:
+        click.echo(
+            "It is not signed, so a restore cannot tell it from a forged one: "
+            "docker exec mail backup --new-signing-key", err=True,
+        )  # fmt: skip
     return Exit.OK
 
 
@@ -396,10 +401,15 @@ def _describe(found: Found, paths: Paths, *, replace: bool) -> None:
     """What was found; all of it read from the backup just now, and printable."""
     signed = found.manifest
     when = datetime.fromtimestamp(signed.when if signed else found.chosen.when, UTC)
-    click.echo(f"Backup of {found.host}, {when:%Y-%m-%d %H:%M} UTC: {found.chosen.subject}")
+    click.echo(f"Backup of {found.host}, {when:%Y-%m-%d %H:%M} UTC.")
+    said = review.plain(found.chosen.subject)
+    click.echo(
+        f"  (commit {found.chosen.oid[:10]}, whose subject, which is not signed, is: {said})"
+    )
     if found.chosen.oid != found.newest.oid:
         newest = datetime.fromtimestamp(found.newest.when, UTC)
-        click.echo(f"  (the newest is of {newest:%Y-%m-%d %H:%M} UTC: {found.newest.subject})")
+        subject = review.plain(found.newest.subject)
+        click.echo(f"  (the newest is of {newest:%Y-%m-%d %H:%M} UTC: {subject})")
     if signed:
         click.echo(
             f"Verified: signed by this server on {when:%Y-%m-%d %H:%M} UTC as number "

@@ -66,6 +66,16 @@ def test_a_backup_by_hand(server: Server, box: Box) -> None:
     assert [item["subject"] for item in report["commits"]] == ["users: add i@example.com"]
 
 
+def test_one_that_is_not_signed_says_so(server: Server, box: Box) -> None:
+    assert "not signed" not in server.run("backup").err
+    unsigned = server.context.settings.model_copy(update={"backup_signing_key": None})
+    object.__setattr__(server.context, "settings", unsigned)
+    done = server.run("backup")
+    assert done.status == 0
+    assert "docker exec mail backup --new-signing-key" in done.err
+    assert box.subjects[-1] == "backup: not signed any more"
+
+
 def test_the_check(server: Server, box: Box, tmp_path: Path) -> None:
     server.run("backup")
     assert box.subjects
