@@ -26,6 +26,8 @@ import pytest
 from docker import DockerClient
 
 from tests.support import parallel
+from tests.support.backups import Identity, KeyPair, Kit
+from tests.support.gitserver import GitServer
 from tests.support.machine import Machine
 from tests.support.server import HOST, ROOT, Place, Server
 from tests.world import world as the_world
@@ -284,3 +286,36 @@ def module_servers(all_servers: Servers) -> Iterator[Servers]:
     all_servers.discard_others(before)
     wrong = all_servers.forget_removed()
     assert not wrong, "\n".join(wrong)
+
+
+# Backups: a git server, and what their owner has.
+
+
+@pytest.fixture(scope="session")
+def git(client: DockerClient, world: World, deploy_key: KeyPair) -> Iterator[GitServer]:
+    server = GitServer(client, f"{PROJECT}-git", world)
+    try:
+        server.authorize(deploy_key.public)
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def deploy_key() -> KeyPair:
+    return KeyPair.make()
+
+
+@pytest.fixture(scope="session")
+def identity(world: World) -> Identity:
+    assert world.network
+    return Identity.make()
+
+
+@pytest.fixture(scope="module")
+def kit(
+    git: GitServer, all_servers: Servers, deploy_key: KeyPair, identity: Identity
+) -> Iterator[Kit]:
+    before = list(all_servers.living)
+    yield Kit(git, all_servers, deploy_key, identity)
+    all_servers.discard_others(before)

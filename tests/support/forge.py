@@ -30,9 +30,18 @@ for kind, content, zeros in asked["objects"]:
     name = digest.hexdigest()
     path = f"{root}/objects/{name[:2]}/{name[2:]}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    open(path, "wb").write(data)
+    if not os.path.exists(path):
+        open(path, "wb").write(data)
 open(f"{root}/refs/heads/main", "w").write(asked["head"] + "\\n")
 """
+
+
+Entry = tuple[str, bytes, str]  # mode, name, object
+
+
+def in_order(entries: Iterable[Entry]) -> list[Entry]:
+    """As git wants them: a folder's name counts as if it ended in a slash."""
+    return sorted(entries, key=lambda item: item[1] + (b"/" if item[0] == FOLDER else b""))
 
 
 @dataclass
@@ -53,7 +62,7 @@ class Forge:
         """The object's name; `zeros` octets, whole megabytes, follow the content."""
         return self._object("blob", content, zeros)
 
-    def tree(self, entries: Iterable[tuple[str, bytes, str]]) -> str:
+    def tree(self, entries: Iterable[Entry]) -> str:
         """Of mode, name and object, in the order given."""
         raw = b"".join(
             mode.encode() + b" " + name + b"\0" + bytes.fromhex(oid) for mode, name, oid in entries
@@ -72,9 +81,7 @@ class Forge:
                 here[name.encode()] = item
         entries = [(mode, name, oid) for name, (mode, oid) in here.items()]
         entries += [(FOLDER, name.encode(), self.folders(item)) for name, item in below.items()]
-        return self.tree(
-            sorted(entries, key=lambda item: item[1] + (b"/" if item[0] == FOLDER else b""))
-        )
+        return self.tree(in_order(entries))
 
     def publish(self, tree: str, *, message: str = "users: new", parent: str = "") -> None:
         """One commit, which becomes the branch's."""

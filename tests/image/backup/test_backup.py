@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from tests.image.backup.conftest import PUSHED, Identity, Kit, memory, owned
 from tests.image.conftest import Servers
+from tests.support.backups import PUSHED, Identity, Kit, memory, owned
 from tests.support.container import checked
 from tests.support.server import DOMAIN, HOST, Server
 from tests.support.wait import wait_until

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.image.backup.conftest import Identity, Kit, memory, owned
 from tests.image.conftest import Servers
 from tests.support import smtp
+from tests.support.backups import Identity, Kit, memory, owned
 from tests.support.certserver import leaf
 from tests.support.container import Result, at_a_terminal, checked, docker
 from tests.support.server import DOMAIN, HOST, IMAGE, Server

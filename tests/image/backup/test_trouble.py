@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.image.backup.conftest import Kit, memory
 from tests.image.conftest import Servers
+from tests.support.backups import Kit, memory
 from tests.support.container import Result, checked
 from tests.support.server import DOMAIN, HOST, Server
 from tests.support.wait import wait_until

@@ -1,25 +1,24 @@
-"""What the tests of backup and restore share: a git server, keys, servers that are backed up."""
+"""What tests of backup and restore share: keys, servers that are backed up, new machines."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from docker import DockerClient
 
-from tests.image.conftest import PROJECT, Servers
 from tests.support.container import Result, checked, docker
 from tests.support.gitserver import GitServer
 from tests.support.server import HOST, IMAGE, Server
 from tests.support.wait import wait_until
-from tests.world.world import World
+
+if TYPE_CHECKING:
+    from tests.image.conftest import Servers
 
 PUSHED = 30.0  # seconds from a change to its commit at the remote
 
@@ -66,27 +65,6 @@ class Identity:
         return cls(
             found["identity"], found["recipient"], found["verification_key"], found["signing_key"]
         )
-
-
-@pytest.fixture(scope="package")
-def git(client: DockerClient, world: World, deploy_key: KeyPair) -> Iterator[GitServer]:
-    server = GitServer(client, f"{PROJECT}-git", world)
-    try:
-        server.authorize(deploy_key.public)
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture(scope="package")
-def deploy_key() -> KeyPair:
-    return KeyPair.make()
-
-
-@pytest.fixture(scope="package")
-def identity(world: World) -> Identity:
-    assert world.network
-    return Identity.make()
 
 
 _NUMBERS = count(1)
@@ -164,15 +142,6 @@ class Kit:
     def first(self, repository: str) -> None:
         """Wait until the first backup is at the remote."""
         self.wait_for(repository, f"backup: the first of {HOST}")
-
-
-@pytest.fixture(scope="module")
-def kit(
-    git: GitServer, all_servers: Servers, deploy_key: KeyPair, identity: Identity
-) -> Iterator[Kit]:
-    before = list(all_servers.living)
-    yield Kit(git, all_servers, deploy_key, identity)
-    all_servers.discard_others(before)
 
 
 def memory(server: Server) -> dict[str, Any]:
