@@ -45,7 +45,7 @@ class Message:
         """By recipient, as it was after the aliases."""
         found: dict[str, list[Event]] = {}
         for event in self.events:
-            if event.kind in _TRIES:
+            if event.kind in _TRIES and event.recipients:
                 found.setdefault(event.recipients[0], []).append(event)
         return found
 

@@ -213,8 +213,6 @@ def _event(row: Sequence[object]) -> Event | None:
     if when is None or later is None or kind not in _KINDS:
         return None
     names = tuple(clean(name, _MAX_NAME) for name in _text(recipients).split("\n") if name)
-    if kind in _TRIES and not names:
-        return None
     return Event(
         kind=Kind(str(kind)),
         at=when,
@@ -281,12 +279,17 @@ def after(
     anew if there is none. Raises sqlite3.Error."""
     with closing(_opened(folder, 0.2)) as db:
         [last] = db.execute("SELECT coalesce(max(n), 0) FROM events").fetchone()
-        rows = db.execute(
-            f"SELECT {_COLUMNS} FROM events WHERE n > ? AND at >= ? "  # noqa: S608 (constants)
-            f"AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n LIMIT ?",
-            (number if number <= last else 0, since, *(kind.value for kind in kinds), limit),
-        ).fetchall()
-    return [(int(str(row[0])), event) for row in rows if (event := _event(row)) is not None]
+        number = number if number <= last else 0
+        while True:
+            rows = db.execute(
+                f"SELECT {_COLUMNS} FROM events WHERE n > ? AND at >= ? "  # noqa: S608 (constants)
+                f"AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n LIMIT ?",
+                (number, since, *(kind.value for kind in kinds), limit),
+            ).fetchall()
+            found = [(row[0], event) for row in rows if (event := _event(row)) is not None]
+            if found or len(rows) < limit:
+                return found
+            number = rows[-1][0]  # rows that are none of ours must not hide those behind them
 
 
 def _history(db: sqlite3.Connection, query: Query) -> list[Event]:

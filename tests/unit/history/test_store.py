@@ -271,7 +271,6 @@ _HOSTILE = {
     "endless-time": (float("inf"), *_GOOD[1:]),
     "unknown-kind": (5.0, "x", *_GOOD[2:]),
     "bytes-as-kind": (5.0, b"\xff", *_GOOD[2:]),
-    "try-without-recipient": (*_GOOD[:4], "", *_GOOD[5:]),
     "next-in-words": (*_GOOD[:9], "x", "y"),
 }
 
@@ -293,6 +292,15 @@ def test_a_hostile_row_is_passed_over(
         json.dumps(eventstore.answer(tmp_path, Query(what)), allow_nan=False)
     assert eventstore.answer(tmp_path, Query("logins")) == {"logins": {}}
     assert store.prune(1e9), "old ones go, whatever they are"
+
+
+def test_hostile_rows_hide_nothing_behind_them(store: Store, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / NAME) as db:
+        rows = [(5.0, "sent", None, None, None, None, None, None, None, "x", None)] * 30
+        db.executemany(f"INSERT INTO events VALUES (NULL, {', '.join('?' * 11)})", rows)  # noqa: S608
+    db.close()
+    store.add("s", [(1, sent(9.0))])
+    assert eventstore.after(tmp_path, 0, 0.0, list(Kind), 10) == [(31, sent(9.0))]
 
 
 @pytest.mark.usefixtures("store")
