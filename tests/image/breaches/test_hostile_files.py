@@ -46,6 +46,16 @@ EVENTS: Mapping[str, str] = {
     "folder": "mkdir events.db",
     "pipe": "mkfifo events.db",
     "another-version": "sqlite3 events.db 'PRAGMA user_version = 99; CREATE TABLE events (n)'",
+    "rows-of-nothing": """sqlite3 events.db <<'END'
+PRAGMA user_version = 1;
+CREATE TABLE events (
+    n INTEGER PRIMARY KEY, at REAL, kind TEXT, id TEXT, sender TEXT, recipients TEXT, peer TEXT,
+    login TEXT, text TEXT, ok INTEGER, next REAL, destination TEXT
+);
+INSERT INTO events (n, at, kind, id) VALUES
+    (1, 9e9, 'sent', 'AAAAAAAAAAA'), (2, NULL, NULL, NULL), (3, 1e300, 'bounced', 'AAAAAAAAAAA');
+END
+""",
     "another-table": "sqlite3 events.db 'PRAGMA user_version = 1; CREATE TABLE events (x)'",
 }
 # chasquid reads these, says so and goes on; the others are put aside before it starts.
