@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 _T = TypeVar("_T")
+# Workers of pytest-xdist share the machine: what is right comes, but later.
+_PATIENCE = 3 if os.environ.get("PYTEST_XDIST_WORKER") else 1
 
 
 def wait_until(
@@ -14,8 +17,10 @@ def wait_until(
 ) -> _T:
     """What `condition` returns as soon as that is true; fails with `what` after `timeout` seconds.
 
-    An OSError counts as not yet: nobody listens, or a file is not there.
+    Where several workers share the machine it waits three times as long. An OSError counts as not
+    yet: nobody listens, or a file is not there.
     """
+    timeout *= _PATIENCE
     deadline = time.monotonic() + timeout
     last: object = None
     while True:
