@@ -88,7 +88,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    return parallel().ByScope(config, log)
+    return parallel().ByModule(config, log)
 
 
 @pytest.fixture(autouse=True)

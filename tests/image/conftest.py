@@ -143,7 +143,7 @@ def docker_compose_command(base: Path, net: Net, resolv_conf: Path) -> str:
 
 @pytest.fixture(scope="session")
 def docker_setup() -> list[str]:
-    return ["up --detach --wait --wait-timeout 60"]
+    return ["up --detach --wait --wait-timeout 300"]
 
 
 @pytest.fixture(scope="session")

@@ -162,6 +162,7 @@ def fastest(attempt: Callable[[int], float]) -> float:
     return min(attempt(number) for number in range(3))
 
 
+@pytest.mark.alone
 def test_from_add_user_to_an_accepted_message(server: Server) -> None:
     before = server.process("chasquid").pid
 
@@ -176,6 +177,7 @@ def test_from_add_user_to_an_accepted_message(server: Server) -> None:
     assert server.process("chasquid").pid == before, "nothing was restarted"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("verb", ["remove-user", "set-password"])
 def test_a_withdrawn_credential_stops_working(server: Server, verb: str) -> None:
     def attempt(number: int) -> float:

@@ -34,6 +34,7 @@ def test_the_records_are_printed_at_boot_as_by_the_verb(server: Server) -> None:
         assert words in printed
 
 
+@pytest.mark.alone
 def test_a_second_container_on_the_volume_ends_at_once_and_delivers_nothing(
     server: Server, servers: Servers, world: World
 ) -> None:

@@ -62,6 +62,7 @@ def pids(server: Server) -> set[int]:
     return {process.pid for process in server.container.processes()}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["chasquid", "holder", "keeper", "first"])
 def test_mail_is_back_in_three_seconds_after_kill_9_of(
     server: Server, secret: str, name: str
@@ -75,6 +76,7 @@ def test_mail_is_back_in_three_seconds_after_kill_9_of(
     assert (server.container.restarts > restarts) == (name == "first")
 
 
+@pytest.mark.alone
 def test_mail_is_back_in_three_seconds_after_docker_kill_and_start(
     server: Server, secret: str
 ) -> None:
@@ -87,6 +89,7 @@ def test_mail_is_back_in_three_seconds_after_docker_kill_and_start(
     assert_one_of_each(server)
 
 
+@pytest.mark.alone
 def test_chasquid_killed_again_and_again_comes_back_each_time(server: Server, secret: str) -> None:
     server.log.expect("error: chasquid was killed by signal 9")
     for _ in range(4):

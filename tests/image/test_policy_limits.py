@@ -19,6 +19,8 @@ from tests.support.container import checked
 from tests.support.server import DOMAIN, Server
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 50
 LIMIT = 30
 USER = f"i@{DOMAIN}"

@@ -11,6 +11,8 @@ from tests.support import smtp
 from tests.support.knocks import RATE, Knocks
 from tests.support.server import DOMAIN, Server
 
+pytestmark = pytest.mark.alone
+
 RESTARTS = 10
 
 

@@ -17,12 +17,7 @@ from typing import IO
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# Modules that share what takes long to make.
-TOGETHER = {
-    "tests/image/certs/test_renewal.py": "tests/image/certs/test_first_boot.py",
-}
-
-# The longest modules, by `make test WORKERS=1` with --durations=0: what is begun first is not what
+# The longest modules, by a run with --junitxml: what is begun first is not what
 # all others wait for in the end. One that is missing here costs some time and nothing else.
 LONGEST_FIRST = (
     "tests/image/certs/test_trouble.py",
@@ -45,24 +40,18 @@ WORKERS_PER_CORE = 2.5
 BYTES_PER_WORKER = 1 << 30
 
 
-def scope(nodeid: str) -> str:
-    """What one worker runs in one go: a module, or the modules that share its fixtures."""
-    module = nodeid.partition("::")[0]
-    return TOGETHER.get(module, module)
-
-
 def rank(nodeid: str) -> int:
-    """Where a test's scope stands: the longest modules, the other image tests, the rest."""
-    name = scope(nodeid)
-    if name in LONGEST_FIRST:
-        return LONGEST_FIRST.index(name)
-    return len(LONGEST_FIRST) + (not name.startswith("tests/image/"))
+    """Where a test's module stands: the longest, the other image tests, the rest."""
+    module = nodeid.partition("::")[0]
+    if module in LONGEST_FIRST:
+        return LONGEST_FIRST.index(module)
+    return len(LONGEST_FIRST) + (not module.startswith("tests/image/"))
 
 
 def workers(cores: int, memory: int, *, image: bool) -> int:
     """How many workers are best on a machine; `memory` in bytes, `image`: with image tests."""
     if not image:
-        return cores
+        return cores + 1
     return max(1, min(round(cores * WORKERS_PER_CORE), memory // BYTES_PER_WORKER))
 
 
@@ -72,15 +61,12 @@ def workers_here(*, image: bool) -> int:
     return workers(len(os.sched_getaffinity(0)), memory, image=image)
 
 
-class ByScope(LoadFileScheduling):  # type: ignore[misc]
-    """Gives workers whole scopes, in the order in which they were collected."""
+class ByModule(LoadFileScheduling):  # type: ignore[misc]
+    """Gives workers whole modules, in the order in which they were collected."""
 
     def __init__(self, config: pytest.Config, log: object) -> None:
         super().__init__(config, log)
         config.option.loadscopereorder = False
-
-    def _split_scope(self, nodeid: str) -> str:
-        return scope(nodeid)
 
 
 # --- Locks ---------------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import formatdate
 
+from tests.support.wait import PATIENCE
+
 SMTP, SUBMISSIONS, SUBMISSION = 25, 465, 587
-_TIMEOUT = 15.0  # seconds for each answer
+_TIMEOUT = 15.0 * PATIENCE  # seconds for each answer
 
 
 @dataclass(frozen=True)

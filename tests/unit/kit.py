@@ -24,6 +24,7 @@ from entrypoint.settings import model
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import State
+from tests.support.wait import PATIENCE
 
 CASES = Path(__file__).parent.parent / "cases"
 HOST = "smtp.example.com"
@@ -163,6 +164,7 @@ def forked(work: Callable[[], object]) -> int:
 
 def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait for a condition; fails if it does not come true in time."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
@@ -173,7 +175,7 @@ def ends(pid: int, seconds: float = 10.0) -> bool:
     """Whether a process, anybody's child, ends in time. It must have been alive at the start."""
     watch = os.pidfd_open(pid)
     try:
-        ready, _, _ = select.select([watch], [], [], seconds)
+        ready, _, _ = select.select([watch], [], [], seconds * PATIENCE)
         return bool(ready)
     finally:
         os.close(watch)

@@ -103,6 +103,16 @@ def test_workers_where_all_is_fine_are_fine(tmp_path: Path) -> None:
     assert "not run" not in out
 
 
+def test_a_module_is_run_by_one_worker(tmp_path: Path) -> None:
+    text = "import pytest\nhere = set()\n@pytest.mark.parametrize('n', range(20))\n"
+    text += "def test_it(n):\n    assert len(here) == n\n    here.add(n)\n"
+    for name in ("one", "two", "three"):
+        put(tmp_path / f"test_{name}.py", text)
+    status, out = run(tmp_path, *IN_WORKERS, PYTHONPATH=str(ROOT))
+    assert status == 0, out
+    assert "60 passed" in out
+
+
 def test_a_warning_in_a_worker_is_a_failure(tmp_path: Path) -> None:
     put(tmp_path / "test_it.py", "import warnings\ndef test_it():\n    warnings.warn('x')\n")
     status, out = run(tmp_path, *IN_WORKERS, "-W", "error", PYTHONPATH=str(ROOT))

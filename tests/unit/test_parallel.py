@@ -20,17 +20,6 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def test_tests_of_one_module_are_run_by_one_worker() -> None:
-    one, other = "tests/unit/test_a.py::test_x[a::b]", "tests/unit/test_a.py::Test::test_y"
-    assert parallel.scope(one) == parallel.scope(other) == "tests/unit/test_a.py"
-
-
-def test_modules_that_share_servers_are_run_by_one_worker() -> None:
-    for module, first in parallel.TOGETHER.items():
-        assert parallel.scope(f"{module}::test_x") == first
-        assert parallel.rank(f"{module}::test_x") == parallel.rank(f"{first}::test_x")
-
-
 def test_image_tests_begin_and_the_longest_of_them_first() -> None:
     ranks = [parallel.rank(f"{module}::test_x") for module in parallel.LONGEST_FIRST]
     assert ranks == sorted(set(ranks))
@@ -39,14 +28,14 @@ def test_image_tests_begin_and_the_longest_of_them_first() -> None:
 
 
 def test_every_module_that_is_named_exists() -> None:
-    for module in (*parallel.LONGEST_FIRST, *parallel.TOGETHER, *parallel.TOGETHER.values()):
+    for module in parallel.LONGEST_FIRST:
         assert (ROOT / module).is_file(), module
 
 
 @pytest.mark.parametrize(
     ("cores", "memory", "image", "expected"),
     [
-        (2, 16 * GB, False, 2), (8, 2 * GB, False, 8),
+        (2, 16 * GB, False, 3), (8, 2 * GB, False, 9),
         (2, 16 * GB, True, 5), (1, 16 * GB, True, 2), (8, 6 * GB, True, 6), (4, GB // 2, True, 1),
     ],
 )  # fmt: skip

@@ -34,6 +34,8 @@ from email.header import decode_header, make_header
 from email.utils import formatdate
 from pathlib import Path
 
+from tests.support.wait import PATIENCE
+
 HERE = Path(__file__).resolve().parent
 IMAGE = os.environ.get("WORLD_IMAGE", "tambo-world")
 """WORLD_IMAGE builds and uses another name, beside somebody else's world."""
@@ -434,6 +436,7 @@ class World:
         timeout: float = 60,
     ) -> list[Delivery]:
         """The deliveries that fit, as soon as there are `count` of them or more."""
+        timeout *= PATIENCE
         deadline = time.monotonic() + timeout
         while True:
             found = self.deliveries(to=to, subject=subject, message_id=message_id)

@@ -33,6 +33,7 @@ def server(kit: Kit, repository: str, module_servers: Servers) -> Server:
     return server
 
 
+@pytest.mark.alone
 def test_three_changes_make_three_commits_with_their_subjects_within_half_a_minute(
     kit: Kit, server: Server, repository: str
 ) -> None:

@@ -65,6 +65,7 @@ def attack(shipped: Shipped, client: int) -> Counter[int]:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.usefixtures("full")
 def test_twenty_bounces_leave_and_ordinary_mail_is_taken_meanwhile(

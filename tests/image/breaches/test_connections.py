@@ -22,6 +22,8 @@ from tests.support.peers import Neighbourhood, Peer
 from tests.support.server import DOMAIN
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.alone
+
 SOON = 2.0  # seconds
 HOST = 60
 _LONG = 240.0  # seconds for an attack to end

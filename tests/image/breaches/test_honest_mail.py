@@ -179,6 +179,7 @@ def silent(world: World) -> Iterator[None]:
         checked(docker("unpause", world.container("authoritative")))
 
 
+@pytest.mark.alone
 def test_silent_dns_puts_off_the_unproven_and_keeps_nobody_waiting(published: Shipped) -> None:
     login = published.secrets[GENERATED]
     with silent(published.world), ThreadPoolExecutor(1) as pool:

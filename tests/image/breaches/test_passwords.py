@@ -102,6 +102,7 @@ def peak(server: Server) -> int:
     return int(server.container.exec("cat", *paths).stdout)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["victim", "old", "made", "nobody"])
 def test_120_wrong_passwords_at_once(
     server: Server, generated: str, chosen: str, old: str, name: str

@@ -21,6 +21,8 @@ from tests.support import smtp
 from tests.support.server import DOMAIN
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.alone
+
 NUMBER = 45
 DEAD = "dead.example"
 ALIAS = f"dead@{DOMAIN}"

@@ -29,6 +29,8 @@ from tests.support.smtp import Endpoint
 from tests.support.wait import wait_until
 from tests.world.world import World
 
+pytestmark = pytest.mark.alone
+
 RATE = 50  # connections a second
 SEEN_WITHIN = 2.0  # seconds after its installation, for every new session
 AGED = "aged.example"
