@@ -284,4 +284,6 @@ def kill_when(server: Server, pattern: str) -> None:
     script = (
         'until set -- $0 && [ -e "$1" ]; do :; done; kill -9 ' + str(server.container.pid)
     )  # fmt: skip
-    checked(server.machine.run("timeout", "30", "sh", "-c", script, pattern))
+    # Before all others: some files are there for less than a turn of a busy machine's processor.
+    first = ("nice", "-n", "-20", "timeout", "30")
+    checked(server.machine.run(*first, "sh", "-c", script, pattern))
