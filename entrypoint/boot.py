@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 
 import click
 
 from entrypoint.backup import restore
-from entrypoint.common import identity, log, process
+from entrypoint.common import files, identity, log, process
 from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
@@ -35,7 +36,8 @@ def boot() -> None:
         complete_restore(paths, ids)
     restore.discard(paths)
     mend_rights(paths, ids)
-    (paths.policy / "running").unlink(missing_ok=True)  # by it the service knows that it had died
+    with suppress(FileNotFoundError):  # its folder may not be there yet
+        files.remove(paths.policy / "running")  # by it the service knows that it had died
     reconcile.refresh_exchangers(asked, paths, ids)
     with apply.edit_lock(paths, ids):
         current, outcome = reconcile.reconcile(asked, paths, ids)

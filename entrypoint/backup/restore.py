@@ -267,7 +267,7 @@ def complete(paths: Paths, ids: Ids) -> Path | None:
             apply.own_folder(paths.replaced, ids)
             apply.own_folder(old.parent, ids)
             apply.move(place, old)
-        if new.exists():
+        if new.exists() and not new.is_symlink():
             apply.own_folder(place.parent, ids)
             apply.move(new, place)
     (ready / _PLAN).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import stat
@@ -10,11 +11,12 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from pathlib import Path
 
+from entrypoint.common import files
 from entrypoint.common.errors import UserError
 
 _PR_SET_KEEPCAPS = 8  # prctl(2)
@@ -132,16 +134,46 @@ def _set_capabilities(
 
 
 def listen(path: Path, ids: Ids, owner: Owner, backlog: int) -> socket.socket:
-    """A unix socket that `owner` alone may connect to (and root); a dead one's is replaced."""
-    path.unlink(missing_ok=True)
+    """A unix socket that `owner` alone may connect to (and root); a dead one's is replaced.
+
+    Its folder is another user's, who could put something else in its place before it is given away.
+    So it is made beside that folder, in one that the caller alone may enter, and moved. Raises
+    OSError.
+    """
+    aside = path.parent.with_name(f".{path.name}.new")
+    with suppress(FileExistsError):  # a killed one's
+        aside.mkdir(0o700)
+    with files.folder(aside) as own, files.folder(path.parent) as folder:
+        if os.fstat(own).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it is somebody else's", str(aside))
+        door = _bound(path.name, own)
+        try:
+            os.chown(
+                path.name, ids.users[owner], ids.groups[owner], dir_fd=own, follow_symlinks=False
+            )
+            door.listen(backlog)
+            os.rename(path.name, path.name, src_dir_fd=own, dst_dir_fd=folder)
+        except OSError:
+            door.close()
+            raise
+    with suppress(OSError):  # it is empty, and made anew by the next
+        aside.rmdir()
+    return door
+
+
+def _bound(name: str, folder: int) -> socket.socket:
+    """A socket in an open folder, for its owner alone."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        door.bind(str(path))
+        door.bind(f"/proc/self/fd/{folder}/{name}")  # short: 107 bytes at most
+    except OSError:
+        door.close()
+        raise
     finally:
         os.umask(before)
-    os.chown(path, ids.users[owner], ids.groups[owner])
-    door.listen(backlog)
     return door
 
 
@@ -151,16 +183,21 @@ def give(name: str | Path, uid: int, gid: int, mode: int | None, dir_fd: int | N
     The container's root has no CAP_FOWNER: it may change the mode only of what it owns, so it
     takes a file before it changes the mode, and gives it away last.
     """
-    found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    chmod = not stat.S_ISLNK(found.st_mode) and mode not in (None, stat.S_IMODE(found.st_mode))
-    if chmod and mode is not None:
-        if os.geteuid() == 0 and found.st_uid != 0:
-            os.chown(name, 0, -1, dir_fd=dir_fd, follow_symlinks=False)
-        os.chmod(name, mode, dir_fd=dir_fd)
-        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    chown = (found.st_uid, found.st_gid) != (uid, gid)
-    if chown:
-        os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    itself = f"/proc/self/fd/{fd}"  # what was opened, whatever has that name now (proc(5))
+    try:
+        found = os.fstat(fd)
+        chmod = not stat.S_ISLNK(found.st_mode) and mode not in (None, stat.S_IMODE(found.st_mode))
+        if chmod and mode is not None:
+            if os.geteuid() == 0 and found.st_uid != 0:
+                os.chown(itself, 0, -1)
+            Path(itself).chmod(mode)
+            found = os.fstat(fd)
+        chown = (found.st_uid, found.st_gid) != (uid, gid)
+        if chown:
+            os.chown(itself, uid, gid)
+    finally:
+        os.close(fd)
     return chmod or chown
 
 
@@ -172,8 +209,8 @@ def mend(root: Path, ids: Ids, owner: Owner) -> None:
     """
     if os.geteuid() != 0 or not root.is_dir():
         return
-    for _, folders, files, fd in os.fwalk(root, follow_symlinks=False):
-        for name in (".", *folders, *files):
+    for _, folders, others, fd in os.fwalk(root, follow_symlinks=False):
+        for name in (".", *folders, *others):
             mode = None
             if owner is Owner.TAMBO:
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)

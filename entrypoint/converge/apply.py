@@ -1,4 +1,4 @@
-"""The only writer of files: compare, write aside, fsync, rename; and the two locks.
+"""Makes the disk as planned: compares, writes (common/files.py), removes; and the two locks.
 
 Killed at any moment, a file is the old one or the new one, and the next run completes the plan.
 """
@@ -12,11 +12,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint.common import identity
+from entrypoint.common import files, identity
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
@@ -133,58 +133,48 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def remove(path: Path) -> None:
     """Remove one file of tambo's own, for good. Caller holds the edit lock."""
-    path.unlink(missing_ok=True)
-    _sync(path.parent)
+    files.remove(path)
 
 
 def _folder(folder: Folder, ids: Ids, owe: Owe = _nobody) -> bool:
-    changed = False
-    if not folder.path.is_dir():
+    try:
+        with files.folder(folder.path):
+            changed = False
+    except FileNotFoundError:
         owe(folder.effect)
-        folder.path.mkdir(mode=0o700, parents=True)
-        _sync(folder.path.parent)
-        changed = True
+        changed = files.make_folder(folder.path)
     return _rights(folder, ids, owe) or changed
 
 
 def _rights(item: Folder | File, ids: Ids, owe: Owe) -> bool:
     """Owner and mode as planned; whether anything was changed."""
-    changed = identity.give(item.path, ids.users[item.owner], ids.groups[item.group], item.mode)
+    changed = _give(item.path, ids, item.owner, item.group, item.mode)
     if changed:
         owe(item.effect)
     return changed
 
 
+def _give(path: Path, ids: Ids, owner: Owner, group: Owner, mode: int | None) -> bool:
+    with files.folder(path.parent) as fd:
+        return identity.give(path.name, ids.users[owner], ids.groups[group], mode, dir_fd=fd)
+
+
 def _file(file: File, ids: Ids, owe: Owe = _nobody) -> bool:
-    with suppress(FileNotFoundError):
-        if not file.path.is_symlink() and file.path.read_bytes() == file.content:
-            return _rights(file, ids, owe)
+    if files.read(file.path) == file.content:
+        return _rights(file, ids, owe)
     owe(file.effect)
-    # One name: what a killed writer left is written over by the next. Writers hold the edit lock.
-    aside = file.path.with_name(f".{file.path.name}.new")
-    aside.unlink(missing_ok=True)
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(fd, "wb") as stream:  # noqa: PTH123 (a descriptor)
-        os.fchmod(fd, file.mode)  # before its owner: root may not afterwards
-        os.fchown(fd, ids.users[file.owner], ids.groups[file.group])
-        stream.write(file.content)
-        stream.flush()
-        os.fsync(fd)
-    aside.replace(file.path)
-    _sync(file.path.parent)
+    owner = (ids.users[file.owner], ids.groups[file.group])
+    files.write(file.path, file.content, mode=file.mode, owner=owner)
     return True
 
 
 def _link(link: Link, ids: Ids, owe: Owe) -> bool:
     if not link.path.is_symlink() or link.path.readlink() != link.target:
         owe(link.effect)
-        aside = link.path.with_name(f".{link.path.name}.new")
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(link.target)
-        identity.give(aside, ids.users[link.owner], ids.groups[link.group], None)
-        aside.replace(link.path)
+        owner = (ids.users[link.owner], ids.groups[link.group])
+        files.link(link.path, link.target, owner)
         return True
-    return identity.give(link.path, ids.users[link.owner], ids.groups[link.group], None)
+    return _give(link.path, ids, link.owner, link.group, None)
 
 
 def _sync(folder: Path) -> None:
@@ -204,8 +194,8 @@ def _remove_others(plan: Plan, owe: Owe) -> list[tuple[Path, Effect]]:
     }
     effects = {"users": Effect.RELOAD, "aliases": Effect.RELOAD}
     removed = []
-    for folder, names, files in os.walk(plan.exclusive, topdown=False):
-        for name in (*files, *names):
+    for folder, names, others in os.walk(plan.exclusive, topdown=False):
+        for name in (*others, *names):
             path = Path(folder, name)
             if path in planned:
                 continue
@@ -228,8 +218,8 @@ def write_owned(path: Path, content: bytes, ids: Ids, *, executable: bool) -> No
 
 def sync_tree(root: Path) -> None:
     """Make all below a folder survive a power cut."""
-    for folder, _, files in os.walk(root):
-        for name in files:
+    for folder, _, names in os.walk(root):
+        for name in names:
             fd = os.open(Path(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 os.fsync(fd)
@@ -240,10 +230,7 @@ def sync_tree(root: Path) -> None:
 
 def move(source: Path, target: Path) -> None:
     """Rename a file or folder within the volume, for good."""
-    source.rename(target)
-    _sync(target.parent)
-    if source.parent != target.parent:
-        _sync(source.parent)
+    files.move(source, target)
 
 
 @contextmanager
@@ -305,7 +292,7 @@ def hold_instance(paths: Paths, ids: Ids) -> None:
 
     Two servers on one queue would deliver everything twice. Raises UserError if another has it.
     """
-    paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.make_folder(paths.state)
     fd = _lock_file(paths.instance_lock, ids)
     if not _try_lock(fd):
         os.close(fd)
@@ -323,7 +310,9 @@ def hold_instance(paths: Paths, ids: Ids) -> None:
 
 def _lock_file(path: Path, ids: Ids) -> int:
     """The lock's descriptor. Whoever makes the file, root or not, it is tambo's."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with files.folder(path.parent) as folder:
+        fd = os.open(path.name, flags, 0o600, dir_fd=folder)
     if os.geteuid() == 0:
         os.fchown(fd, ids.users[Owner.TAMBO], ids.groups[Owner.TAMBO])
     return fd

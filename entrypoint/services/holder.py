@@ -259,7 +259,9 @@ class Holder:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        server = await asyncio.start_unix_server(self._answer, sock=door, limit=_MAX_REQUEST)
+        server = await asyncio.start_unix_server(
+            self._answer, sock=door, limit=_MAX_REQUEST, **_LEFT
+        )
         for item in questions:
             await asyncio.start_unix_server(
                 self._answer_service, sock=item, backlog=_QUESTION_BACKLOG, **_LEFT

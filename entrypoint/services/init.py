@@ -18,7 +18,7 @@ from typing import Any
 
 from supervisor import events, loggers, poller, states, supervisord
 
-from entrypoint.common import log
+from entrypoint.common import files, log
 from entrypoint.common.paths import Paths
 
 _SOFTWARE = 70  # EX_SOFTWARE
@@ -67,10 +67,11 @@ class Watch:
             self._end(name)
 
     def _write(self) -> None:
-        aside = self.path.with_name(f".{self.path.name}.new")
-        aside.write_text(json.dumps({"started": self._started, "programs": self._programs}))
-        aside.chmod(0o644)  # in a folder that only its readers may enter
-        aside.replace(self.path)
+        content = json.dumps({"started": self._started, "programs": self._programs}).encode()
+        try:
+            files.write(self.path, content, mode=0o644)  # only its readers may enter the folder
+        except OSError as error:  # mail goes on; `status` will not know
+            log.log("init", f"error: {self.path} cannot be written: {error.strerror}")
 
     def _end(self, name: str) -> None:
         """A program that cannot be kept running ends the container: its restart policy tries

@@ -30,7 +30,7 @@ from typing import Any
 
 from entrypoint.chasquid.backlog import Backlog
 from entrypoint.chasquid.maillog import Event, Kind, clean
-from entrypoint.common import identity, rpc
+from entrypoint.common import files, identity, rpc
 from entrypoint.common import log as output
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
@@ -452,7 +452,7 @@ class Policy:
     def _keep_changes(self) -> None:
         try:
             content = json.dumps(self.changes.to_json(self.clock()), indent=1)
-            write_whole(self._changes_file, content.encode())
+            files.write(self._changes_file, content.encode())
         except OSError as error:
             self.log("policy", f"error: data/policy/logins.json: {error.strerror}")
 
@@ -482,7 +482,7 @@ class Policy:
             },
         }
         try:
-            write_whole(self._pauses_file, json.dumps(content, indent=1).encode())
+            files.write(self._pauses_file, json.dumps(content, indent=1).encode())
         except OSError as error:
             self.log("policy", f"error: data/policy/pauses.json: {error.strerror}")
 
@@ -766,16 +766,6 @@ def memory_limit(cgroup: Path) -> int | None:
             most = int((cgroup / limit).read_text())
             return most if most < _UNLIMITED else None
     return None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The old file or the new one, never half of it. Raises OSError."""
-    aside = path.with_name(f".{path.name}.new")
-    with aside.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
 
 
 def notice(host: str, login: str, item: Pause) -> EmailMessage:

@@ -230,7 +230,7 @@ def test_a_file_has_its_owner_before_its_content(
     monkeypatch.setattr(
         os, "fchown", lambda fd, *owner: calls.append((os.fstat(fd).st_size, *owner))
     )
-    monkeypatch.setattr("entrypoint.common.identity.give", lambda *_: False)
+    monkeypatch.setattr("entrypoint.common.identity.give", lambda *_, **__: False)
     numbers = Ids(users={T: 10465, C: 10025}, groups={T: 20465, C: 20025})
     made = File(root / "a", b"x", T, C, 0o640)
     apply.apply(Plan((folder(root),), (made,), root), numbers)
