@@ -42,7 +42,12 @@ def test_a_mistyped_key_is_an_error_and_not_no_key(place: int, other: str) -> No
         signing.verification_keys(f"# {typed}\n")
 
 
-@pytest.mark.parametrize("text", [VERIFY[:-1], f"{VERIFY}a", "tambo-verify-", f"{VERIFY};"])
+@pytest.mark.parametrize(
+    "text",
+    [VERIFY[:-1], f"{VERIFY}a", "tambo-verify-", f"{VERIFY};"],
+    # The key is another one in each process of a parallel run, and names must not be.
+    ids=["cut", "a letter more", "nothing of it", "a sign behind it"],
+)
 def test_a_key_that_is_cut_or_too_long_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="that is mistyped"):
         signing.verification_keys(text)
