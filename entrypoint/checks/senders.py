@@ -12,6 +12,8 @@ from entrypoint.policy import decide
 
 _WHY_NOBODY = "Perhaps a name is misspelt: whom it was meant for does not have it."
 _WHY_DOWN = "Without it no mail is taken: it is refused for now, in both directions."
+_WHY_NOTE = "Receivers count such things."
+_WHY_FULL = "Mail to full mailboxes alone is refused."
 _WHY_ALARM = "Perhaps a password is in other hands."
 
 
@@ -55,6 +57,7 @@ def _service(context: CheckContext) -> Iterator[Finding]:
         )  # fmt: skip
         return
     alarms, notes = list(map(str, answer.get("alarms", ()))), answer.get("notes", ())
+    fixes = dict(answer.get("fixes", {}))
     for text in alarms:
         yield Finding(
             "policy-alarm", Level.FAIL, text,
@@ -63,8 +66,8 @@ def _service(context: CheckContext) -> Iterator[Finding]:
         )  # fmt: skip
     for text in map(str, notes):
         yield Finding(
-            "policy-note", Level.WARN, text, "mend that program", text,
-            "as the policy service says", "Receivers count such things.",
+            "policy-note", Level.WARN, text, fixes.get(text, "mend that program"), text,
+            "as the policy service says", _WHY_FULL if text in fixes else _WHY_NOTE,
         )  # fmt: skip
     if not alarms:
         yield Finding(

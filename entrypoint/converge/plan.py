@@ -374,6 +374,7 @@ def rules(settings: Settings, state: State) -> decide.Rules:
         routes=routing.routes(settings, state),
         forward_unproven=settings.forward_unproven == "forward",
         max_queue=settings.max_queue,
+        mailbox_mb=settings.mailbox_mb or 0,
     )
 
 

@@ -247,6 +247,16 @@ def load(settings: Settings, state: State) -> Book:
     return Book(domains)
 
 
+def _maildirs(resolver: Book, alias: str, domain: Domain) -> tuple[str, ...]:
+    """The mailboxes of an alias whose mail ends in Maildirs alone; nothing if it also goes
+    elsewhere, or if where depends on the name that the mail is to."""
+    ends = resolver.ends(probe(alias, domain))
+    if any(item.way not in (Way.KEPT, Way.NOBODY) for item in ends):
+        return ()
+    found = tuple(sorted(item.where for item in ends))
+    return () if any(item.startswith(f"{ANYBODY}@") for item in found) else found
+
+
 def routes(settings: Settings, state: State) -> dict[str, Route]:
     """For the policy service: where mail to each address leaves this server, by domain.
 
@@ -267,5 +277,6 @@ def routes(settings: Settings, state: State) -> dict[str, Route]:
             # Only a catch-all could take their mail elsewhere.
             users=served.users if here and CATCH_ALL in lines else frozenset(),
             exchangers=None if here else tuple(state.exchangers.get(domain) or ()),
+            kept={alias: ends for alias in lines if (ends := _maildirs(resolver, alias, domain))},
         )
     return found

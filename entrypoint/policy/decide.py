@@ -100,7 +100,7 @@ class Rules:
     `organizations` are the organizational domains (RFC 9989) of `domains` and `host`: whatever is
     one of them, or below, is ours; left empty, they are found. `routes` are by domain.
     `forward_unproven`: also what nobody vouches for is forwarded.
-    `max_queue` messages may wait.
+    `max_queue` messages may wait. `mailbox_mb`: each local mailbox may have so many; 0: any number.
     """
 
     host: str
@@ -112,6 +112,7 @@ class Rules:
     routes: Mapping[str, Route] = field(default_factory=dict)
     forward_unproven: bool = False
     max_queue: int = 2000
+    mailbox_mb: int = 0
 
     def __post_init__(self) -> None:
         if not self.organizations:
@@ -145,6 +146,7 @@ def dump(rules: Rules) -> str:
         "routes": {name: route.dump() for name, route in sorted(rules.routes.items())},
         "forward_unproven": rules.forward_unproven,
         "max_queue": rules.max_queue,
+        "mailbox_mb": rules.mailbox_mb,
         "logins": {
             name: {
                 "addresses": sorted(item.addresses),
@@ -172,6 +174,7 @@ def load(text: str) -> Rules:
         routes={name: Route.load(item) for name, item in content.get("routes", {}).items()},
         forward_unproven=bool(content.get("forward_unproven", False)),
         max_queue=int(content.get("max_queue", 2000)),
+        mailbox_mb=int(content.get("mailbox_mb", 0)),
         logins={
             name: LoginRules(
                 frozenset(item["addresses"]),

@@ -1,6 +1,7 @@
 """Whether mail to a recipient stays here or goes on to another server, for each domain. Pure.
 
-    {"example.com": {"lines": {"i": true, "*": true}, "users": ["rua"], "exchangers": null}}
+    {"example.com": {"lines": {"i": true, "*": true, "sales": false}, "users": ["rua"],
+                     "exchangers": null, "kept": {"sales": ["j@example.com"]}}}
 
 `converge.routing` finds it out, as chasquid resolves names; the policy service gets the result. A
 domain that receives elsewhere has `exchangers`, its MX hosts, and only the owner's own `lines`.
@@ -22,12 +23,14 @@ _SUFFIX = "+"
 class Route:
     """One domain's. `lines` are the aliases, and whether mail to each leaves; `users` have none.
 
-    `exchangers` is None where mail is received here.
+    `exchangers` is None where mail is received here. `kept` has the aliases whose mail ends in
+    Maildirs here and nowhere else, with the mailboxes.
     """
 
     lines: Mapping[str, bool] = field(default_factory=dict)
     users: frozenset[str] = frozenset()
     exchangers: tuple[str, ...] | None = None
+    kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def line(self, local: str) -> str | None:
         """The alias that answers for a name, by chasquid's order: the whole name, the part before
@@ -48,6 +51,7 @@ class Route:
             "lines": dict(sorted(self.lines.items())),
             "users": sorted(self.users),
             "exchangers": None if self.exchangers is None else list(self.exchangers),
+            "kept": {name: list(ends) for name, ends in sorted(self.kept.items())},
         }
 
     @classmethod
@@ -58,6 +62,8 @@ class Route:
             {str(name): bool(leaves) for name, leaves in content["lines"].items()},
             frozenset(content["users"]),
             None if exchangers is None else tuple(exchangers),
+            # A file of the version before has none of it until the next reconcile.
+            {str(name): tuple(ends) for name, ends in content.get("kept", {}).items()},
         )
 
 
@@ -72,6 +78,25 @@ def leaves(routes: Mapping[str, Route], recipient: str) -> bool:
     except ValueError:
         return True
     return not routes if route is None else route.leaves(local)
+
+
+def mailboxes(routes: Mapping[str, Route], recipient: str) -> tuple[str, ...]:
+    """The mailboxes here in which mail to an address ends, if it ends nowhere else; else nothing.
+
+    Nothing too for an address of which nobody can say.
+    """
+    local, _, name = recipient.lower().rpartition("@")
+    try:
+        domain = header.domain(name)
+    except ValueError:
+        return ()
+    route = routes.get(domain)
+    if route is None:
+        return ()
+    line = route.line(local)
+    if line is not None:
+        return route.kept.get(line, ())
+    return () if route.exchangers is not None else (f"{local.partition(_SUFFIX)[0]}@{domain}",)
 
 
 def received_elsewhere(routes: Mapping[str, Route], recipient: str) -> tuple[str, ...] | None:

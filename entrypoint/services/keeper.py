@@ -191,7 +191,10 @@ class Keeper:
                 Finding("policy-alarm", Level.FAIL, text, fixes.get(text, fix), text)
                 for text in alarms
             ),
-            *(Finding("policy-note", Level.WARN, text, subject=text) for text in notes),
+            *(
+                Finding("policy-note", Level.WARN, text, fixes.get(text, ""), text)
+                for text in notes
+            ),
         )
 
     def _auth_alarms(self) -> tuple[Finding, ...]:

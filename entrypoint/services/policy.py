@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import smtplib
 import socket
@@ -35,7 +36,7 @@ from entrypoint.common import log as output
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.history import store
-from entrypoint.policy import abuse, decide, header, queueroom
+from entrypoint.policy import abuse, decide, header, mailboxes, queueroom
 from entrypoint.policy.abuse import Outcomes
 from entrypoint.policy.backscatter import Bounces
 from entrypoint.policy.decide import Answer, Code, Envelope, Room, Rules
@@ -45,6 +46,7 @@ from entrypoint.policy.revocation import Changes
 from entrypoint.policy.usagelog import Ledger
 from entrypoint.services import oldreports
 from entrypoint.services.admission import Admission, Measured
+from entrypoint.services.mailboxes import Mailboxes, maildir
 from entrypoint.services.vouching import Vouching
 
 # Hooks that wait until this one looks, and hooks that it listens to; more are refused at once. Each
@@ -73,6 +75,7 @@ _LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 
 _GREETING = "tambo 1"
 _SWEEP = 3600.0  # seconds between looks for old reports
 _SWEEP_ON = 10.0  # seconds, while there are more of them
+_MAILBOXES = 30.0  # seconds between looks at mailboxes that are full
 _MAX_QUEUE = 2000  # messages, while the rules are not known
 
 
@@ -117,6 +120,7 @@ class Policy:
 
     ledger: Ledger = field(init=False)
     admission: Admission = field(init=False)
+    mailboxes: Mailboxes = field(init=False)
     outcomes: Outcomes = field(default_factory=Outcomes)
     bounces: Bounces = field(default_factory=Bounces)
     pauses: dict[str, Pause] = field(default_factory=dict)
@@ -135,6 +139,7 @@ class Policy:
     _looked: float = 0.0  # when events were looked at for want of room; monotonic seconds
 
     def __post_init__(self) -> None:
+        self.mailboxes = Mailboxes(self.paths.mail)
         self.admission = Admission(Backlog(self.paths.waiting))
         self.ledger = Ledger(self.paths.policy)
         self.ledger.load(self.clock())
@@ -153,7 +158,14 @@ class Policy:
             await asyncio.start_unix_server(self._hook, sock=hooks, backlog=BACKLOG, **_LEFT),
             await asyncio.start_unix_server(self._verb, sock=verbs, **_LEFT),
         )
-        works = (self._nudge, self._tell, self._watch, self._sweep, self.watch_guesses)
+        works = (
+            self._nudge,
+            self._tell,
+            self._watch,
+            self._sweep,
+            self.watch_guesses,
+            self._watch_mailboxes,
+        )
         tasks = [asyncio.create_task(work()) for work in works]
         await stop.wait()
         for server in servers:
@@ -193,6 +205,8 @@ class Policy:
             answer = await self.stale(envelope) or await self.guess(envelope)
             if not answer and not has_nul:
                 answer = await self.vouching.refusal(self.rules(), envelope, section)
+            if not answer:
+                await self._measure(envelope)
             answer = answer or self.judge(
                 envelope, section, has_nul=has_nul, demand=measured.demand
             )
@@ -265,6 +279,8 @@ class Policy:
             answer = self._bounded(envelope, demand) or answer
         if answer.code is Code.ACCEPT:
             self.admission.take(demand, envelope.sender, envelope.recipients, stranger=stranger)
+            if rules := self.rules():
+                self.mailboxes.take(mailboxes.concerned(rules, envelope), demand.size)
         return answer
 
     def _judge(self, envelope: Envelope, section: bytes, *, has_nul: bool) -> Answer:
@@ -277,6 +293,8 @@ class Policy:
         answer = decide.decide(rules, envelope, section)
         if has_nul and answer.code is Code.ACCEPT:
             answer = decide.NUL
+        if answer.code is Code.ACCEPT:
+            answer = mailboxes.refusal(rules, envelope, self.mailboxes.size) or answer
         if answer.below:
             self.refusals.add(answer.below, envelope, self.clock())
         if login in rules.logins and answer.counts:
@@ -508,6 +526,30 @@ class Policy:
                 self.log("policy", f"{gone} reports of more than 60 days are deleted")
             await asyncio.sleep(_SWEEP if gone < oldreports.MOST else _SWEEP_ON)
 
+    async def _measure(self, envelope: Envelope) -> None:
+        """The mailboxes that decide on a message."""
+        if rules := self.rules():
+            wanted = mailboxes.concerned(rules, envelope)
+            await self.mailboxes.measure(wanted, rules.mailbox_mb << 20)
+
+    async def _watch_mailboxes(self) -> None:
+        """Those that are full, so that what is said of them ends when there is room."""
+        while True:
+            if rules := self.rules():
+                await self.mailboxes.measure(self._full(), rules.mailbox_mb << 20)
+            await asyncio.sleep(_MAILBOXES)
+
+    def _full(self) -> dict[str, str]:
+        """What is said of each full mailbox that mail came for, by its name."""
+        rules = self.rules()
+        if rules is None or not rules.mailbox_mb:
+            return {}
+        return {
+            name: f"The mailbox {name} is full: it has more than MAILBOX_MB={rules.mailbox_mb}."
+            for name, found in sorted(self.mailboxes.known.items())
+            if mailboxes.is_full(rules, found.size)
+        }
+
     async def _watch(self) -> None:
         """What becomes of mail, from the store of events."""
         while True:
@@ -582,7 +624,8 @@ class Policy:
         if command == "alarms":
             self._look_around()  # the keeper asks every two seconds: an alarm ends with its cause
             found: dict[str, Any] = {"alarms": self.alarms(), "notes": self.noted()}
-            return {**found, "fixes": self.fixes()} if self._closed else found
+            fixes = self.fixes()
+            return {**found, "fixes": fixes} if fixes else found
         if command == "pause":
             login, _, why = rest.partition(" ")
             self.pause(login, why, "person")
@@ -625,14 +668,16 @@ class Policy:
         return [*found, *self._closed]
 
     def fixes(self) -> dict[str, str]:
-        """What to do about an alarm, by its text; the others are about a login."""
-        return {text: closed_fix(text) for text in self._closed}
+        """What to do about an alarm or a full mailbox, by its text; the rest is about logins."""
+        full = {text: mailbox_fix(name) for name, text in self._full().items()}
+        return {**{text: closed_fix(text) for text in self._closed}, **full}
 
     def noted(self) -> list[str]:
         """What should be mended some day."""
         now = self.clock()
         self.notes = {key: at for key, at in self.notes.items() if now - at < _NOTED}
-        return sorted(f"{login} {note}." for login, note in self.notes)
+        said = sorted(f"{login} {note}." for login, note in self.notes)
+        return [*said, *self._full().values()]
 
     def status(self) -> dict[str, Any]:
         """What each login sent, and what is to be said of it."""
@@ -716,6 +761,15 @@ def closed_fix(text: str) -> str:
     if "queue" in text:
         return "see what waits: docker exec mail list-queue"
     return "a higher mem_limit in compose.yaml; see what waits: docker exec mail list-queue"
+
+
+def mailbox_fix(name: str) -> str:
+    """What to paste when a mailbox is full."""
+    folder = f"/data/mail/{maildir(name)}"
+    return (
+        "delete or move what is old, or raise MAILBOX_MB; see what takes the room: "
+        f"docker exec mail du -xam {shlex.quote(folder)}"
+    )
 
 
 _DU = "docker exec mail sh -c 'du -xm /data | sort -n | tail -20'"

@@ -141,6 +141,10 @@ def _whole_number(value: Any) -> Any:
     return value
 
 
+def _number_or_none(value: Any) -> Any:
+    return None if isinstance(value, str) and _lower(value) == "none" else _whole_number(value)
+
+
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 _MIN_SECONDS, _MAX_SECONDS = 3600, 14 * 86400
 
@@ -466,6 +470,13 @@ class Settings(BaseModel):
         description="How many messages may wait to be delivered; each is held in memory too.",
         examples=["10000"], ge=10, le=1_000_000,
     )] = 2000  # fmt: skip
+    mailbox_mb: Annotated[
+        Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_number_or_none), Field(
+        description="How many megabytes each mailbox under data/mail may have, or `none`. A "
+        "message whose recipients all have full ones is refused. postmaster and abuse are never "
+        "full.",
+        examples=["500"],
+    )] = None  # fmt: skip
     give_up_after: Annotated[Seconds, Field(
         description="How long an undeliverable message is tried before it is returned "
         "(RFC 5321 4.5.4.1: 4 to 5 days); a number and m, h or d.",
@@ -574,6 +585,7 @@ _PREFIXES = (
     "ACME_",
     "TLS_FILE",
     "MAIL_",
+    "MAILBOX_",
     "PUBLIC_IP",
     "FORWARD_",
     "DKIM_",
