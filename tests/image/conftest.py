@@ -52,7 +52,9 @@ def remove_what_dead_sessions_left(client: DockerClient) -> None:
         match = re.match(r"tambo-test-(\d+)", name)
         return match is not None and not Path("/proc", match[1]).exists()
 
-    for container in client.containers.list(all=True, filters={"name": "tambo-test-"}):
+    for container in client.containers.list(
+        all=True, filters={"name": "tambo-test-"}, ignore_removed=True
+    ):
         if is_dead(str(container.name)):
             container.remove(force=True, v=True)
     for network in client.networks.list(filters={"name": "tambo-test-"}):
