@@ -68,9 +68,12 @@ unit: compiler $(VENV)/done ## the tests that need no engine (WORKERS=1: one at 
 
 .PHONY: test
 test: check image ## everything: what CI runs
-	@# What asserts how long something takes comes last, with nothing beside it.
+	@# What asserts how long something takes comes last, with nothing beside it. Modules that failed
+	@# beside others get one more chance by themselves: see tools/failed.py.
 	export TAMBO_BASE=$(BASE); status=0; \
-	$(BIN)/pytest -n $(WORKERS) --durations=25 -m "not alone" || status=1; \
+	$(BIN)/pytest -n $(WORKERS) --durations=25 -m "not alone" || \
+	{ modules=$$($(BIN)/python -m tools.failed) && \
+	$(BIN)/pytest --durations=10 -m "not alone" $$modules; } || status=1; \
 	$(BIN)/pytest --durations=25 -m alone || status=1; \
 	exit $$status
 

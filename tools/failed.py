@@ -1,0 +1,33 @@
+"""The modules whose tests failed in pytest's last run, for one more run with nothing beside them.
+
+Several workers share a machine, and what waits for a bounded time may then wait in vain. What is
+wrong fails again by itself. More than a few modules at once are no coincidence: then nothing is
+printed, and the status is 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+_CACHE = Path(".pytest_cache/v/cache/lastfailed")
+_FEW = 8
+
+
+def main() -> int:
+    try:
+        failed = json.loads(_CACHE.read_text())
+    except (OSError, ValueError):
+        failed = {}
+    modules = sorted({name.partition("::")[0] for name in failed})
+    if not 0 < len(modules) <= _FEW:
+        print(f"{len(modules)} modules failed: they are not run once more", file=sys.stderr)
+        return 1
+    print("once more, with nothing beside them:", *modules, file=sys.stderr)
+    print(*modules)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
