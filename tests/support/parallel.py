@@ -35,8 +35,9 @@ LONGEST_FIRST = (
     "tests/image/test_publish.py",
 )
 
-# An image test waits for most of its time, and a world with its servers takes about half a GB.
-WORKERS_PER_CORE = 2.5
+# More than one a core wait for each other: what takes the time is to start containers and verbs. A
+# world with its servers takes about half a GB.
+WORKERS_PER_CORE = 1.0
 BYTES_PER_WORKER = 1 << 30
 
 

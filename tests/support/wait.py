@@ -15,10 +15,12 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 PATIENCE = 4 if "PYTEST_XDIST_WORKER" in os.environ else 1
+# Each look may start a process in a container: many at once would be all that the machine does.
+PAUSE = 0.05 if PATIENCE == 1 else 0.25  # seconds
 
 
 def wait_until(
-    condition: Callable[[], _T | None], what: str, *, timeout: float = 10.0, pause: float = 0.05
+    condition: Callable[[], _T | None], what: str, *, timeout: float = 10.0, pause: float = PAUSE
 ) -> _T:
     """What `condition` returns as soon as that is true; fails with `what` after `timeout` seconds.
 
