@@ -401,7 +401,7 @@ def admission_of_strangers(room: Room) -> Answer | None:
 BOUNCES = later(
     "4.7.1",
     "too much mail that is forwarded from here was refused by the next server, or still waits, so "
-    "none is taken now that might bounce to where it did not come from; try again in an hour",
+    "none is taken now that might bounce to where it did not come from; try again later",
 )
 
 

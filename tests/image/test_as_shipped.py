@@ -19,6 +19,7 @@ from tests.support import parallel, smtp
 from tests.support.container import Container, checked
 from tests.support.server import DOMAIN, HOST, Server
 from tests.support.smtp import Endpoint
+from tests.support.wait import wait_until
 from tests.world.world import World
 
 PORTS = (smtp.SMTP, smtp.SUBMISSIONS, smtp.SUBMISSION)
@@ -118,6 +119,9 @@ def checksums(server: Server) -> dict[str, str]:
 
 def test_a_second_up_changes_nothing_on_the_volume(server: Server) -> None:
     server.add_user(f"i@{DOMAIN}")
+    # The policy service notes whom it serves, moments later.
+    noted = server.data / "policy/logins.json"
+    wait_until(lambda: f"i@{DOMAIN}" in server.machine.read(noted), "it is noted")
     records = server.records_printed()
     before = checksums(server)
     server.compose("up", "--detach", "--no-build")

@@ -13,17 +13,20 @@ USER = f"i@{DOMAIN}"
 # Runs one verb that is killed where it would tell the holder.
 _DIES = """
 import os, signal, sys
-from entrypoint import cli, control
-control.request = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from entrypoint import cli
+from entrypoint.common import rpc
+rpc.request = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 cli.run(sys.argv[1:])
 """
 # Changes a file that chasquid reads at its start alone, as rotate-dkim and renew-cert do.
 _NEW_KEY = """
 import os, signal
-from entrypoint.converge import apply, control, dkim
+from entrypoint.common import rpc
+from entrypoint.converge import apply
+from entrypoint.keys import dkim
 from entrypoint.commands.context import Context
 from entrypoint.common.names import Domain, Selector
-control.request = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+rpc.request = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 context = Context.enter()
 with context.change():
     path = context.paths.domain(Domain("example.com")) / "dkim:another.pem"
