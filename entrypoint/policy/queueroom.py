@@ -13,7 +13,12 @@ message's size:
 
 The first line is exact: a byte that text protocol buffers escape takes two or four. The third is 2
 times the message and 3 times its file (5, 11, 14), which is what is counted here. It holds from the
-final dot until the file is there, and for a moment at each try.
+final dot until the file is there.
+
+Some of it cannot be counted beforehand, and has a share of its own that nothing is taken into:
+messages that are still coming (services/connections.py bounds them), those that are refused in the
+end, and the tries, at each of which chasquid writes a message's file again: many at one moment,
+where a receiver is down.
 
 Strangers, and what comes of their mail (forwards, bounces), get at most half of either.
 """
@@ -24,7 +29,8 @@ from dataclasses import dataclass, field
 
 MB = 1 << 20
 OTHERS = 160 * MB  # bytes that all other programs in the container use, and an idle chasquid
-QUEUED_SHARE = 0.45  # of what is left: for messages that wait; the rest is for work on them
+QUEUED_SHARE = 0.3  # of what is left: for messages that wait
+WORK_SHARE = 0.4  # for work on those that were taken; the rest is for what cannot be counted
 STRANGERS_SHARE = 0.5  # of the queue, in number and in bytes
 LARGE = 4 * MB  # bytes of a message: where the shortage of one that is larger is told apart
 
@@ -85,8 +91,7 @@ def budget(limit: int | None, number: int) -> Budget:
     if limit is None:
         return Budget(number)
     left = max(0, limit - OTHERS)
-    queued = int(left * QUEUED_SHARE)
-    return Budget(number, queued, left - queued)
+    return Budget(number, int(left * QUEUED_SHARE), int(left * WORK_SHARE))
 
 
 def shortage(have: Budget, usage: Usage, demand: Demand, *, stranger: bool) -> Shortage | None:
