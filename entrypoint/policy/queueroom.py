@@ -15,10 +15,10 @@ The first line is exact: a byte that text protocol buffers escape takes two or f
 times the message and 3 times its file (5, 11, 14), which is what is counted here. It holds from the
 final dot until the file is there.
 
-Some of it cannot be counted beforehand, and has a share of its own that nothing is taken into:
-messages that are still coming (services/connections.py bounds them), those that are refused in the
-end, and the tries, at each of which chasquid writes a message's file again: many at one moment,
-where a receiver is down.
+chasquid writes a message's file again after each try: where a receiver is down, and after a start,
+many at one moment. So a message that waits is counted with its file, too: twice (ASCII) to five
+times its size. Messages that are still coming (services/connections.py bounds them), and those
+that are refused in the end, cannot be counted beforehand: a share is left for them.
 
 Strangers, and what comes of their mail (forwards, bounces), get at most half of either.
 """
@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 
 MB = 1 << 20
 OTHERS = 160 * MB  # bytes that all other programs in the container use, and an idle chasquid
-QUEUED_SHARE = 0.3  # of what is left: for messages that wait
+QUEUED_SHARE = 0.45  # of what is left: for messages that wait
 WORK_SHARE = 0.4  # for work on those that were taken; the rest is for what cannot be counted
 STRANGERS_SHARE = 0.5  # of the queue, in number and in bytes
 LARGE = 4 * MB  # bytes of a message: where the shortage of one that is larger is told apart
@@ -37,13 +37,13 @@ LARGE = 4 * MB  # bytes of a message: where the shortage of one that is larger i
 
 @dataclass(frozen=True)
 class Load:
-    """So many messages of so many bytes (their own, not those of their files)."""
+    """So many messages, which need so many bytes of memory while they wait."""
 
     number: int = 0
-    size: int = 0
+    memory: int = 0
 
     def __add__(self, other: Load) -> Load:
-        return Load(self.number + other.number, self.size + other.size)
+        return Load(self.number + other.number, self.memory + other.memory)
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class Demand:
 
     size: int = 0
     stored: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of memory that chasquid needs while it waits and is tried."""
+        return self.size + self.stored
 
     @property
     def work(self) -> int:
@@ -100,10 +105,12 @@ def shortage(have: Budget, usage: Usage, demand: Demand, *, stranger: bool) -> S
         return Shortage(f"the queue is full ({have.number} messages wait)")
     if stranger and usage.strangers.number >= strangers_number(have):
         return Shortage("the part of the queue that is for mail from outside is full")
-    left = [(have.queued, usage.queued.size, 1.0, "the queue's memory")]
+    waiting = demand.waiting / demand.size if demand.size else 2.0
+    left = [(have.queued, usage.queued.memory, waiting, "the queue's memory")]
     if stranger:
         share = None if have.queued is None else int(have.queued * STRANGERS_SHARE)
-        left.append((share, usage.strangers.size, 1.0, "the queue's memory for mail from outside"))
+        what = "the queue's memory for mail from outside"
+        left.append((share, usage.strangers.memory, waiting, what))
     work = demand.work / demand.size if demand.size else 5.0
     left.append((have.work, usage.work, work, "memory"))
     rooms = [

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from entrypoint.chasquid.backlog import Backlog
+from entrypoint.chasquid.backlog import Backlog, Message
 from entrypoint.policy import queueroom
 from entrypoint.policy.queueroom import Budget, Demand, Load, Shortage, Usage
 
@@ -105,8 +105,8 @@ class Admission:
             # A look at a very long queue must not take all the time that there is.
             self._due = self.clock() + max(_LEAST, 10 * (self.clock() - now))
         self._taken = [item for item in self._taken if not item.is_over(now)]
-        coming = _load(item.demand.size for item in self._taken)
-        strangers = _load(item.demand.size for item in self._taken if item.stranger)
+        coming = _load(item.demand.waiting for item in self._taken)
+        strangers = _load(item.demand.waiting for item in self._taken if item.stranger)
         return Usage(
             self._queued + coming,
             self._strangers + strangers,
@@ -115,10 +115,15 @@ class Admission:
 
     def _look(self) -> None:
         found = self.queue.look()
-        self._queued = _load(item.size for item in found)
-        self._strangers = _load(item.size for item in found if not item.origin.login)
+        self._queued = _load(waiting(item) for item in found)
+        self._strangers = _load(waiting(item) for item in found if not item.origin.login)
 
 
-def _load(sizes: Iterable[int]) -> Load:
-    known = tuple(sizes)
+def waiting(item: Message) -> int:
+    """Bytes of memory that chasquid needs for a message of its queue."""
+    return Demand(item.size, item.stored).waiting
+
+
+def _load(memory: Iterable[int]) -> Load:
+    known = tuple(memory)
     return Load(len(known), sum(known))

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from entrypoint.chasquid.backlog import PREFIX, Backlog, Message
+from entrypoint.services.admission import waiting
 
 SMALL = 256 << 10  # bytes: such messages are never worth parking before others
 BOUNCE_LIFE = 6 * 3600.0  # seconds for which a bounce of chasquid's own is tried
@@ -42,9 +43,9 @@ def chosen(messages: Iterable[Message], budget: int) -> set[str]:
     """The names of those that go into memory. Pure."""
     kept, used = set(), 0
     for item in sorted(messages, key=_priority):
-        if used + item.size <= budget:
+        if used + waiting(item) <= budget:
             kept.add(item.name)
-            used += item.size
+            used += waiting(item)
     return kept
 
 
@@ -126,7 +127,7 @@ class Parking:
         away = parked_files(self.parked)
         if budget is None:
             return Moved(fed=tuple(self._feed(away, away, now)))
-        if not away and self._stored() <= budget:
+        if not away and 2 * self._stored() <= budget:  # a file is no smaller than its message
             return Moved()
         queued = self._queued()
         kept = chosen((*queued, *self._parked()), budget)

@@ -125,12 +125,13 @@ def _connected(shipped: Shipped, login: bool) -> Iterator[smtplib.SMTP]:
 
 
 def subjects(shipped: Shipped) -> set[str]:
-    """Of what waits: in the queue, or parked."""
-    found = shipped.server.container.exec(
+    """Of what waits: in the queue, or parked. Not read in the container: that needs its memory."""
+    folder = shipped.server.data / "chasquid"
+    found = shipped.server.machine.run(
         "sh", "-c",
-        "cat /data/chasquid/queue/m:* /data/chasquid/queue.parked/m:* 2>/dev/null"
-        " | grep -aoE 'Subject: [a-z]+-[a-z]+-[0-9]+' | sort -u",
-        timeout=120,
+        'for file in "$0"/queue/m:* "$0"/queue.parked/m:*; do head -c 8192 "$file"; echo; done'
+        " 2>/dev/null | grep -aoE 'Subject: [a-z]+-[a-z]+-[0-9]+' | sort -u",
+        str(folder),
     ).stdout  # fmt: skip
     return set(re.findall(r"Subject: (\S+)", found))
 
@@ -176,7 +177,9 @@ def test_a_killed_chasquid_with_a_large_queue_comes_back_and_loses_nothing(
 ) -> None:
     shipped.server.log.tolerate(r"chasquid was killed by signal 9", r"a note|are tried again")
     shipped.server.ok("drop-queued", "--all", "--yes")
-    before = {send(shipped, n, "ascii", login=True)[0] for n in range(12)}
+    answers = [send(shipped, n, "ascii", login=True) for n in range(8)]
+    assert {code for _, code, _ in answers} == {250}
+    before = {subject for subject, _, _ in answers}
     assert subjects(shipped) == before
     for _ in range(3):
         kill_chasquid(shipped)

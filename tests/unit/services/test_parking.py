@@ -45,10 +45,10 @@ def test_small_messages_are_kept_first_then_those_of_logins_then_the_smaller_one
         message("bigger", 2 * large),
     ]  # fmt: skip
     assert parking.chosen(items, 0) == set()
-    assert parking.chosen(items, 2000) == {"small"}
-    assert parking.chosen(items, large + 2000) == {"small", "login"}
-    assert parking.chosen(items, 2 * large + 2000) == {"small", "login", "big"}
-    assert parking.chosen(items, 5 * large) == {"small", "login", "big", "bigger"}
+    assert parking.chosen(items, 2 * 1000) == {"small"}
+    assert parking.chosen(items, 2 * large + 2000) == {"small", "login"}
+    assert parking.chosen(items, 4 * large + 2000) == {"small", "login", "big"}
+    assert parking.chosen(items, 9 * large) == {"small", "login", "big", "bigger"}
 
 
 def test_each_death_halves_what_the_next_chasquid_reads_down_to_nothing() -> None:
@@ -82,8 +82,8 @@ def test_parked_time_does_not_count_against_a_message(mine: Parking) -> None:
     content = put(mine, "large", 2 * MB)
     mine.settle(MB, NOW)
     assert not mine.room_for_more(MB)
-    assert mine.room_for_more(3 * MB)
-    assert mine.settle(3 * MB, NOW + 7200).fed == ("m:large",)
+    assert mine.room_for_more(5 * MB)
+    assert mine.settle(5 * MB, NOW + 7200).fed == ("m:large",)
     found = (mine.queue / "m:large").read_bytes()
     assert found == content.replace(b"seconds: 1795532566", b"seconds: 1795539766")
     assert (names(mine.queue), names(mine.parked)) == ({"m:large"}, set())
@@ -143,7 +143,7 @@ def test_killed_at_any_point_no_message_is_lost_and_none_is_there_twice(
 ) -> None:
     content = {f"m:{number}": put(mine, str(number), 2 * MB) for number in range(3)}
     mortal = Mortal(monkeypatch)
-    budgets = (5 * MB, 0, 9 * MB)
+    budgets = (9 * MB, 0, 13 * MB)
     mortal.left = at
     for budget in budgets:
         try:
@@ -153,7 +153,7 @@ def test_killed_at_any_point_no_message_is_lost_and_none_is_there_twice(
     mortal.left = -1
     assert names(mine.queue) | names(mine.parked) >= set(content), "each is somewhere"
     again = Parking(mine.queue, mine.parked)
-    again.settle(5 * MB, NOW)
+    again.settle(9 * MB, NOW)
     assert not names(mine.queue) & names(mine.parked)
     assert len(names(mine.queue)) == 2
     again.settle(None, NOW)
