@@ -43,19 +43,27 @@ def boot() -> None:
         current, outcome = reconcile.reconcile(asked, paths, ids)
         pending.clear(paths)
     announce(asked, paths, current, outcome)
-    process.replace([sys.executable, "-m", "entrypoint.services.init", style], os.environ)
-
-
-@click.command("run-smtp", hidden=True)
-def run_smtp() -> int:
-    log.configure(model.log_style(os.environ), "smtp")
-    return holder.main(model.load(os.environ), Paths(), Ids.image())
+    process.replace(
+        [sys.executable, "-m", "entrypoint.services.init", style, holder_options(asked).words()],
+        os.environ,
+    )
 
 
 @click.command("run-keeper", hidden=True)
 def run_keeper() -> int:
     log.configure(model.log_style(os.environ), "keeper")
     return keeper.main(model.load(os.environ), Paths(), Ids.image())
+
+
+def holder_options(asked: Settings) -> holder.Options:
+    """What the holder may know of the settings, which hold credentials."""
+    return holder.Options(
+        ipv6=None if asked.public_ipv6 is None else asked.public_ipv6 != "none",
+        rates=asked.rate_strangers,
+        largest=asked.max_message_mb << 20,
+        queue=asked.max_queue,
+        keep=asked.events_keep_days,
+    )
 
 
 def complete_restore(paths: Paths, ids: Ids) -> None:

@@ -50,7 +50,6 @@ VERBS = {
 # Not for people: what the container itself runs.
 INTERNAL = {
     "boot": ("boot", "boot"),
-    "run-smtp": ("boot", "run_smtp"),
     "run-keeper": ("boot", "run_keeper"),
     "health": ("commands.health", "health"),
 }

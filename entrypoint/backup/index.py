@@ -22,8 +22,7 @@ from entrypoint.backup.manifest import Manifest
 from entrypoint.backup.tree import ABOUT, SUFFIX, Change, Group, Item
 from entrypoint.chasquid.maillog import clean
 from entrypoint.common import age
-from entrypoint.common.errors import Exit, UserError
-from entrypoint.common.names import shown
+from entrypoint.common.errors import Exit, UserError, shown
 from entrypoint.common.paths import Paths
 from entrypoint.state.load import LeftOut
 

@@ -39,7 +39,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from entrypoint.common import signing
-from entrypoint.common.names import Domain, shown
+from entrypoint.common.errors import shown
+from entrypoint.common.names import Domain
 
 NAME, SIGNATURE = "manifest", "manifest.sig"
 NAMES = frozenset({NAME, SIGNATURE})

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from entrypoint.chasquid import aliases, userdb
 from entrypoint.common import age
-from entrypoint.common.errors import UserError
-from entrypoint.common.names import Address, Domain, Selector, shown
+from entrypoint.common.errors import UserError, shown
+from entrypoint.common.names import Address, Domain, Selector
 from entrypoint.keys import certs, dkim
 from entrypoint.settings.model import Given, Settings
 from entrypoint.state import load

@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from entrypoint.common.names import Address, Domain, shown
+from entrypoint.common.errors import shown
+from entrypoint.common.names import Address, Domain
 
 CATCH_ALL = "*"
 _MAX_LINE = 65535  # bytes; chasquid's scanner ends at 64 KiB

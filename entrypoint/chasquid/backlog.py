@@ -69,6 +69,15 @@ class Message:
     created: float = 0.0
 
 
+def files(folder: Path) -> list[Path]:
+    """The messages' files, in no order. Raises OSError, but not if there is no queue yet."""
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(item.path) for item in entries if item.name.startswith(PREFIX)]
+    except FileNotFoundError:
+        return []
+
+
 def origin(sender: str, head: bytes) -> Origin:
     """By the beginning of a message's text in the queue."""
     bounce = sender == "<>" and head.startswith(_BOUNCE)

@@ -13,7 +13,7 @@ import os
 import stat
 from pathlib import Path
 
-from entrypoint.chasquid.queue import files
+from entrypoint.chasquid.backlog import files
 
 FOLDER = "queue.damaged"  # beside the queue
 _CREATED = b"created_at_ts"

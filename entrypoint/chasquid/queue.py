@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from entrypoint.chasquid import textproto
-from entrypoint.chasquid.backlog import PARKED
+from entrypoint.chasquid.backlog import PARKED, PREFIX, files
 from entrypoint.chasquid.maillog import clean
 from entrypoint.common.names import Domain
 
-PREFIX = "m:"  # others are temporary files that a killed chasquid left
 # Eleven characters of base64 (generateNewIDs); what is longer or odd was not made by chasquid.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_HEAD = 4 << 20  # bytes of an item without its message: 10,000 recipients
@@ -105,15 +104,6 @@ def _status(number: int) -> Status:
 
 def is_id(text: str) -> bool:
     return bool(_ID.fullmatch(text))
-
-
-def files(folder: Path) -> list[Path]:
-    """The items' files, in no order. Raises OSError, but not if there is no queue yet."""
-    try:
-        with os.scandir(folder) as entries:
-            return [Path(item.path) for item in entries if item.name.startswith(PREFIX)]
-    except FileNotFoundError:
-        return []
 
 
 def read(path: Path) -> Item:

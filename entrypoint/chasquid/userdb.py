@@ -18,7 +18,7 @@ from entrypoint.chasquid.passwords import Denied as Denied
 from entrypoint.chasquid.passwords import Plain as Plain
 from entrypoint.chasquid.passwords import Scrypt as Scrypt
 from entrypoint.chasquid.passwords import Secret as Secret
-from entrypoint.common.names import shown
+from entrypoint.common.errors import shown
 
 MIN_PASSWORD = 8  # characters (NIST SP 800-63B 5.1.1.2)
 MAX_PASSWORD = 512  # bytes; an AUTH line may have 1000 octets of base64 (chasquid)

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address
 
 from entrypoint.checks.context import CheckContext
 from entrypoint.common.findings import Finding, Level
-from entrypoint.common.names import is_reachable
+from entrypoint.common.ranges import is_reachable
 
 _WHY = (
     "Large receivers are reached over IPv6 and judge it; an address in DNS that nothing answers at "

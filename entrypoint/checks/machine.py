@@ -18,9 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from entrypoint.chasquid.maillog import clean
-from entrypoint.common import rpc, tlsprobe
+from entrypoint.common import interface, rpc, tlsprobe
 from entrypoint.common.paths import Paths
-from entrypoint.zone import address
 
 _TIMEOUT = 4.0  # seconds
 _STATUS_WAIT = 3.0  # seconds: it says so at once, or it hangs
@@ -110,7 +109,7 @@ class Machine:
     disk: Callable[[Path], Disk] = _disk
     clock_is_kept: Callable[[], bool | None] = _clock_is_kept
     date_of: Callable[[str], datetime] = _date_of
-    source: Callable[[str], IPv4Address | IPv6Address | None] = address.source
+    source: Callable[[str], IPv4Address | IPv6Address | None] = interface.source
     banner: Callable[[str, int], str] = _banner
     fingerprint: Callable[[int, str], str] = tlsprobe.fingerprint
 

@@ -10,10 +10,10 @@ from ipaddress import IPv4Address, IPv6Address
 from entrypoint.checks import ipv6
 from entrypoint.checks.context import CheckContext
 from entrypoint.common.findings import Finding, Level
-from entrypoint.common.names import is_reachable
+from entrypoint.common.interface import SOMEWHERE
 from entrypoint.common.parallel import every
+from entrypoint.common.ranges import is_reachable
 from entrypoint.dns.authoritative import Absent, Found, Unknown
-from entrypoint.zone.address import SOMEWHERE
 
 _SECONDS = 10.0
 _ECHO_SECONDS = 4.0

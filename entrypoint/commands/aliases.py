@@ -13,8 +13,8 @@ import click
 from entrypoint.chasquid import aliases, userdb
 from entrypoint.chasquid.aliases import CATCH_ALL, AliasError, EditError, Mailbox, Target, Via
 from entrypoint.commands.context import Context
-from entrypoint.common.errors import Exit, UserError
-from entrypoint.common.names import Address, Domain, shown
+from entrypoint.common.errors import Exit, UserError, shown
+from entrypoint.common.names import Address, Domain
 from entrypoint.converge import apply, routing
 from entrypoint.converge.routing import REPORTS, Book, Way
 from entrypoint.dns import authoritative

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
+from entrypoint.chasquid.backlog import PREFIX
 from entrypoint.chasquid.maillog import Event, Kind
 from entrypoint.chasquid.queue import (
-    PREFIX,
     Attempts,
     Destination,
     Listing,

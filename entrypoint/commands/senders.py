@@ -15,9 +15,9 @@ from entrypoint.chasquid.userdb import Denied
 from entrypoint.commands.context import Context
 from entrypoint.commands.options import GrantType
 from entrypoint.common import rpc
-from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.errors import Exit, UserError, shown
 from entrypoint.common.limit import Limit
-from entrypoint.common.names import Address, shown
+from entrypoint.common.names import Address
 from entrypoint.converge import plan
 from entrypoint.policy import decide, header
 from entrypoint.policy.decide import Code, Envelope

@@ -1,8 +1,10 @@
-"""The one kind of error a person is meant to read, and the exit codes it may carry."""
+"""The one kind of error a person is meant to read: its exit codes, and how it quotes."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+
+_SHOWN = 60  # characters of a quotation
 
 
 class Exit(IntEnum):
@@ -26,3 +28,11 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
+
+
+def shown(text: str) -> str:
+    """`text` fit for a message: printable, quoted, short."""
+    clean = ascii(text)
+    if len(clean) <= _SHOWN:
+        return clean
+    return f"{clean[:_SHOWN]}…{clean[0]} ({len(text)} characters)"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
-import socket
 import stat
 import struct
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from pathlib import Path
 
-from entrypoint.common import files
 from entrypoint.common.errors import UserError
 
 _PR_SET_KEEPCAPS = 8  # prctl(2)
@@ -131,50 +128,6 @@ def _set_capabilities(
     if libc.capset(header, data) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "capset")
-
-
-def listen(path: Path, ids: Ids, owner: Owner, backlog: int) -> socket.socket:
-    """A unix socket that `owner` alone may connect to (and root); a dead one's is replaced.
-
-    Its folder is another user's, who could put something else in its place before it is given away.
-    So it is made beside that folder, in one that the caller alone may enter, and moved. Raises
-    OSError.
-    """
-    aside = path.parent.with_name(f".{path.name}.new")
-    with suppress(FileExistsError):  # a killed one's
-        aside.mkdir(0o700)
-    with files.folder(aside) as own, files.folder(path.parent) as folder:
-        if os.fstat(own).st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "it is somebody else's", str(aside))
-        door = _bound(path.name, own)
-        try:
-            os.chown(
-                path.name, ids.users[owner], ids.groups[owner], dir_fd=own, follow_symlinks=False
-            )
-            door.listen(backlog)
-            os.rename(path.name, path.name, src_dir_fd=own, dst_dir_fd=folder)
-        except OSError:
-            door.close()
-            raise
-    with suppress(OSError):  # it is empty, and made anew by the next
-        aside.rmdir()
-    return door
-
-
-def _bound(name: str, folder: int) -> socket.socket:
-    """A socket in an open folder, for its owner alone."""
-    with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=folder)
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        door.bind(f"/proc/self/fd/{folder}/{name}")  # short: 107 bytes at most
-    except OSError:
-        door.close()
-        raise
-    finally:
-        os.umask(before)
-    return door
 
 
 def give(name: str | Path, uid: int, gid: int, mode: int | None, dir_fd: int | None = None) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pydantic_core import CoreSchema, core_schema
 
-from entrypoint.common.names import shown
+from entrypoint.common.errors import shown
 
 HOUR, DAY = 3600.0, 86400.0  # seconds
 _MOST = 10_000_000

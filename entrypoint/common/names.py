@@ -15,21 +15,15 @@ import idna
 from publicsuffixlist import PublicSuffixList
 from pydantic_core import CoreSchema, core_schema
 
+from entrypoint.common.errors import shown
+from entrypoint.common.ranges import is_reachable
+
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # RFC 5321 4.1.2 Dot-string, less what a shell, a path or chasquid's aliases file could trip over:
 # there a leading | is a command, and * means any name.
 _LOCAL = re.compile(r"[a-z0-9!#&'+=?^_{}~-]+(\.[a-z0-9!#&'+=?^_{}~-]+)*")
 _LOGIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _PURPOSE = re.compile(r"(?=.{1,24}\Z)[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-_SHOWN = 60
-
-
-def shown(text: str) -> str:
-    """`text` fit for a message: printable, quoted, short."""
-    clean = ascii(text)
-    if len(clean) <= _SHOWN:
-        return clean
-    return f"{clean[:_SHOWN]}…{clean[0]} ({len(text)} characters)"
 
 
 class _Name(str):
@@ -229,19 +223,6 @@ def public_ip(text: str, version: int) -> ipaddress.IPv4Address | ipaddress.IPv6
         msg = f"{shown(text)} cannot be reached from the internet"
         raise ValueError(msg)
     return address
-
-
-_UNREACHABLE = tuple(
-    ipaddress.ip_network(net)
-    for net in ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
-                "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3", "::/16", "fc00::/7",
-                "fe80::/9", "ff00::/8")
-)  # fmt: skip
-
-
-def is_reachable(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address can be one of the internet's (RFC 6890), documentation ranges included."""
-    return not any(address in net for net in _UNREACHABLE if net.version == address.version)
 
 
 @functools.cache

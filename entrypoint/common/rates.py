@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic_core import CoreSchema, core_schema
+from entrypoint.common.errors import shown
 
-from entrypoint.common.names import shown
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
 
 _MOST = 1_000_000
 
@@ -50,5 +51,7 @@ class Rates:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
+        from pydantic_core import core_schema  # not for services/holder.py, which is small
+
         parsed = core_schema.no_info_after_validator_function(cls.parse, core_schema.str_schema())
         return core_schema.union_schema([core_schema.is_instance_schema(cls), parsed])

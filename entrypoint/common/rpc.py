@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import socket
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from entrypoint.common import files
+from entrypoint.common.identity import Ids, Owner
 
 _TIMEOUT = 20.0  # seconds; a restart takes 0.3
 
@@ -89,3 +95,47 @@ async def question(path: Path, command: str, timeout: float) -> dict[str, Any]:
         msg = "no answer"
         raise UnreachableError(msg)
     return answer
+
+
+def listen(path: Path, ids: Ids, owner: Owner, backlog: int) -> socket.socket:
+    """A unix socket that `owner` alone may connect to (and root); a dead one's is replaced.
+
+    Its folder is another user's, who could put something else in its place before it is given away.
+    So it is made beside that folder, in one that the caller alone may enter, and moved. Raises
+    OSError.
+    """
+    aside = path.parent.with_name(f".{path.name}.new")
+    with suppress(FileExistsError):  # a killed one's
+        aside.mkdir(0o700)
+    with files.folder(aside) as own, files.folder(path.parent) as folder:
+        if os.fstat(own).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it is somebody else's", str(aside))
+        door = _bound(path.name, own)
+        try:
+            os.chown(
+                path.name, ids.users[owner], ids.groups[owner], dir_fd=own, follow_symlinks=False
+            )
+            door.listen(backlog)
+            os.rename(path.name, path.name, src_dir_fd=own, dst_dir_fd=folder)
+        except OSError:
+            door.close()
+            raise
+    with suppress(OSError):  # it is empty, and made anew by the next
+        aside.rmdir()
+    return door
+
+
+def _bound(name: str, folder: int) -> socket.socket:
+    """A socket in an open folder, for its owner alone."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        door.bind(f"/proc/self/fd/{folder}/{name}")  # short: 107 bytes at most
+    except OSError:
+        door.close()
+        raise
+    finally:
+        os.umask(before)
+    return door

@@ -16,7 +16,7 @@ import dns.query
 import dns.resolver
 from dns.rdatatype import AAAA, TXT, A, RdataType
 
-from entrypoint.common.names import is_reachable
+from entrypoint.common.ranges import is_reachable
 from entrypoint.dns.authoritative import text
 
 

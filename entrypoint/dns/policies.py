@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote, unquote
 
-from entrypoint.common.names import Address, shown
+from entrypoint.common.errors import shown
+from entrypoint.common.names import Address
 
 
 @dataclass(frozen=True)

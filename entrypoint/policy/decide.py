@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
+from entrypoint.common.errors import shown
 from entrypoint.common.limit import Limit, Over
-from entrypoint.common.names import Domain, organizational_domain, shown
+from entrypoint.common.names import Domain, organizational_domain
 from entrypoint.policy import author, header, queueroom
 from entrypoint.policy.backscatter import UNPROVEN
 from entrypoint.policy.header import Field, HeaderError

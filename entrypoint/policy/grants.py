@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from entrypoint.common.errors import shown
 from entrypoint.common.limit import Limit
-from entrypoint.common.names import Address, Domain, shown
+from entrypoint.common.names import Address, Domain
 
 _LOGIN = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*")
 

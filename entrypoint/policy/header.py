@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import idna
 
-from entrypoint.common.names import Domain, shown
+from entrypoint.common.errors import shown
+from entrypoint.common.names import Domain
 
 MAX_HEADER = 256 * 1024  # bytes of a header section that is looked at
 MAX_LINE = 998  # octets of a line, without its end (RFC 5322 2.1.1)

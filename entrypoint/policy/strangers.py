@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from entrypoint.common.names import shown
+from entrypoint.common.errors import shown
 from entrypoint.common.rates import Rates
 from entrypoint.policy.guessed import Guessed
 

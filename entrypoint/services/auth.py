@@ -79,9 +79,9 @@ def main() -> int:
     output.configure(*sys.argv[1:2])
     paths, ids = Paths(), Ids.image()
     sockets = (
-        identity.listen(paths.auth_socket, ids, Owner.CHASQUID, BACKLOG),
-        identity.listen(paths.auth_users, ids, Owner.CHASQUID, BACKLOG),
-        identity.listen(paths.auth_door, ids, Owner.TAMBO, BACKLOG),
+        rpc.listen(paths.auth_socket, ids, Owner.CHASQUID, BACKLOG),
+        rpc.listen(paths.auth_users, ids, Owner.CHASQUID, BACKLOG),
+        rpc.listen(paths.auth_door, ids, Owner.TAMBO, BACKLOG),
     )
     # The folder above is chasquid's and tambo's: this user cannot go there by its path.
     os.chdir(paths.auth)

@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from entrypoint.chasquid import quarantine
 from entrypoint.chasquid.maillog import Event, Kind, Reader, clean, iso
-from entrypoint.common import identity, process, seccomp
+from entrypoint.common import identity, interface, process, rpc, seccomp
 from entrypoint.common import log as output
 from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
@@ -38,8 +38,6 @@ from entrypoint.services.connections import Connections
 from entrypoint.services.parking import Parking
 from entrypoint.services.removal import Removal
 from entrypoint.services.strangersfile import StrangersFile
-from entrypoint.settings.model import Settings
-from entrypoint.zone import address as addresses
 
 # chasquid's names for its sockets (chasquid.go, systemd.Listeners).
 PORTS = (("smtp", 25), ("submission", 587), ("submission_tls", 465))
@@ -70,32 +68,78 @@ _LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 
 _LAST_EVENTS = 1.0  # seconds at the end for the recorder to store what it has not yet
 
 
-def main(settings: Settings, paths: Paths, ids: Ids) -> int:
-    """Started as root: binds, drops to chasquid's user for good, serves until SIGTERM."""
+@dataclass(frozen=True)
+class Options:
+    """What the holder needs of the settings: words of its command line, set by the boot.
+
+    `ipv6`: whether there is such an address, None if the interface tells. `largest` message in
+    bytes; how many messages may wait (`queue`), and for how many days events are kept (`keep`).
+    """
+
+    ipv6: bool | None
+    rates: Rates
+    largest: int
+    queue: int
+    keep: int
+
+    def words(self) -> str:
+        ipv6 = {True: "yes", False: "no", None: "interface"}[self.ipv6]
+        return f"{ipv6} {self.rates} {self.largest} {self.queue} {self.keep}"
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """Raises ValueError."""
+        ipv6, rates, largest, queue, keep = words
+        return cls(
+            {"yes": True, "no": False}.get(ipv6),
+            Rates.parse(rates),
+            int(largest),
+            int(queue),
+            int(keep),
+        )
+
+    @property
+    def has_ipv6(self) -> bool:
+        return interface.address(6) is not None if self.ipv6 is None else self.ipv6
+
+
+def main() -> int:
+    """holder STYLE OPTIONS: the style of the log, and `Options.words`."""
+    output.configure(sys.argv[1], "smtp")
+    try:
+        run(Options.parse(sys.argv[2:]), Paths(), Ids.image())
+    except UserError as error:
+        output.complain(f"error: {error}")
+        return error.exit_code
+    return 0
+
+
+def run(options: Options, paths: Paths, ids: Ids) -> None:
+    """Started as root: binds, drops to chasquid's user for good, serves until SIGTERM.
+
+    Raises UserError if a port is taken.
+    """
     sockets = bind()
     # tambo's verbs may connect, chasquid itself may not.
-    door = identity.listen(paths.holder_socket, ids, Owner.TAMBO, _DOOR_BACKLOG)
+    door = rpc.listen(paths.holder_socket, ids, Owner.TAMBO, _DOOR_BACKLOG)
     questions = (
-        identity.listen(paths.sessions_socket, ids, Owner.CHASQUID, _QUESTION_BACKLOG),
+        rpc.listen(paths.sessions_socket, ids, Owner.CHASQUID, _QUESTION_BACKLOG),
         # In a folder that the auth service may enter.
-        identity.listen(paths.auth_questions, ids, Owner.AUTH, _QUESTION_BACKLOG),
+        rpc.listen(paths.auth_questions, ids, Owner.AUTH, _QUESTION_BACKLOG),
     )
     identity.drop(ids, Owner.CHASQUID)
     holder = Holder(
         argv=(_CHASQUID, f"-config_dir={paths.chasquid}"),
-        environ=environment(addresses.find(settings).has_ipv6, _memory_limit()),
+        environ=environment(options.has_ipv6, _memory_limit()),
         sockets=sockets,
-        outbox=Outbox(paths.recorder_socket, settings.events_keep_days),
+        outbox=Outbox(paths.recorder_socket, options.keep),
         data=paths.queue,
-        connections=connections(
-            sockets, settings.rate_strangers, paths, settings.max_message_mb << 20
-        ),
+        connections=connections(sockets, options.rates, paths, options.largest),
         parking=Parking(paths.waiting, paths.parked),
-        budget=queueroom.budget(_memory_limit(), settings.max_queue).queued,
+        budget=queueroom.budget(_memory_limit(), options.queue).queued,
     )
     _await(paths.auth_socket, paths.auth_users)
     asyncio.run(holder.run(door, *questions))
-    return 0
 
 
 def connections(
@@ -714,3 +758,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 def _is_trouble(text: str) -> bool:
     """Whether a line of the daemon's own log is more than news: its level comes first."""
     return not text.startswith(("_ ", ". "))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

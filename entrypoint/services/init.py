@@ -1,6 +1,6 @@
 """PID 1 after the boot: supervisord, with an exit status that tells whether it was asked to end.
 
-    init STYLE          STYLE as output.configure takes it
+    init STYLE OPTIONS      STYLE as log.configure takes it; OPTIONS are the holder's
 
 supervisord exits 0 however it ends; monitoring and `restart: on-failure` want to know. Its own
 lines take the form of the others, and what state each program is in is written down for `status`.
@@ -103,7 +103,7 @@ def main() -> int:
     watch = Watch(paths.programs)
     poller.Poller = _Poller
     supervisord.Supervisor = lambda options: _Supervisor(options, watch)
-    os.environ["TAMBO_LOG"] = style  # for supervisord.conf
+    os.environ.update(TAMBO_LOG=style, TAMBO_SMTP=sys.argv[2])  # for supervisord.conf
     loggers.handle_stdout = _handle_stdout
     supervisord.main(["-c", str(paths.lib / "supervisord.conf")])
     return _SOFTWARE if watch.fatal else 0

@@ -85,8 +85,8 @@ def main() -> int:
     output.configure(*sys.argv[1:2])
     paths, ids = Paths(), Ids.image()
     doors = (
-        identity.listen(paths.policy_socket, ids, Owner.CHASQUID, BACKLOG),
-        identity.listen(paths.policy_door, ids, Owner.TAMBO, BACKLOG),
+        rpc.listen(paths.policy_socket, ids, Owner.CHASQUID, BACKLOG),
+        rpc.listen(paths.policy_door, ids, Owner.TAMBO, BACKLOG),
     )
     identity.drop(ids, Owner.CHASQUID)
     os.umask(0o077)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.chasquid.maillog import Event
-from entrypoint.common import identity
+from entrypoint.common import identity, rpc
 from entrypoint.common import log as output
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
@@ -50,7 +50,7 @@ def main() -> int:
     output.configure(sys.argv[1], "recorder")
     paths, ids = Paths(), Ids.image()
     try:
-        door = identity.listen(paths.recorder_socket, ids, Owner.CHASQUID, _BACKLOG)
+        door = rpc.listen(paths.recorder_socket, ids, Owner.CHASQUID, _BACKLOG)
     except OSError as error:
         output.complain(f"error: cannot listen at {paths.recorder_socket}: {error.strerror}")
         return 1

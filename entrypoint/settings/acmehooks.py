@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint.common.names import shown
+from entrypoint.common.errors import shown
 
 FOLDER = Path("/usr/share/acme.sh/dnsapi")
 

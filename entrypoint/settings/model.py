@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from entrypoint.common import age, log, signing
-from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.errors import Exit, UserError, shown
 from entrypoint.common.limit import Limit
 from entrypoint.common.names import (
     Address,
@@ -35,7 +35,6 @@ from entrypoint.common.names import (
     is_public_suffix,
     organizational_domain,
     public_ip,
-    shown,
 )
 from entrypoint.common.rates import Rates
 from entrypoint.settings import acmehooks

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from entrypoint.chasquid import aliases, userdb
+from entrypoint.common.errors import shown
 from entrypoint.common.findings import Finding, Level
-from entrypoint.common.names import Domain, Selector, shown
+from entrypoint.common.names import Domain, Selector
 from entrypoint.common.paths import Paths
 from entrypoint.keys import certs, dkim
 from entrypoint.policy import grants

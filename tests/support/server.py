@@ -275,7 +275,7 @@ class Server:
             return [item for item in self.container.processes() if item.pid == first]
         part = {
             "chasquid": "/usr/bin/chasquid ",
-            "holder": "run-smtp",
+            "holder": "-m entrypoint.services.holder",
             "keeper": "run-keeper",
             "recorder": "services.recorder",
             "policy": "-m entrypoint.services.policy",

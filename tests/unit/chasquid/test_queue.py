@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.chasquid import queue
+from entrypoint.chasquid import backlog, queue
 from entrypoint.chasquid.queue import (
     Attempts,
     Destination,
@@ -144,7 +144,7 @@ def test_only_items_are_looked_at(tmp_path: Path) -> None:
     (tmp_path / ".m:9.123").write_text("half of it")
     (tmp_path / "notes").write_text("")
     assert queue.summarise(tmp_path, 5).depth == 1
-    assert queue.files(tmp_path / "absent") == []
+    assert backlog.files(tmp_path / "absent") == []
 
 
 def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:

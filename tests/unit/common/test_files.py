@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.common import files, identity
+from entrypoint.common import files, rpc
 from entrypoint.common.identity import Ids, Owner
 from tests.unit.kit import put, tree
 
@@ -36,7 +36,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "link": lambda path: files.link(path, Path("/x"), ME),
     "remove": files.remove,
     "move": lambda path: files.move(put(path.parent.parent / "source", "moved"), path),
-    "listen": lambda path: identity.listen(path, Ids.current(), Owner.TAMBO, 1).close(),
+    "listen": lambda path: rpc.listen(path, Ids.current(), Owner.TAMBO, 1).close(),
 }
 
 
@@ -111,7 +111,7 @@ def test_a_socket_hears_as_soon_as_it_is_there_and_nothing_is_left(tmp_path: Pat
     put(folder / "door", "what a dead one left")
     put(folder.with_name(".door.new") / "door", "what a killed one left")
     folder.with_name(".door.new").chmod(0o700)
-    with identity.listen(folder / "door", Ids.current(), Owner.TAMBO, 1):
+    with rpc.listen(folder / "door", Ids.current(), Owner.TAMBO, 1):
         assert stat.S_IMODE((folder / "door").stat().st_mode) == 0o600
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(folder / "door"))

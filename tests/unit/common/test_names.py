@@ -11,7 +11,7 @@ from hypothesis import example, find, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from entrypoint.common import names
+from entrypoint.common import errors, names
 from entrypoint.common.names import Address, Domain, Hostname, Login, Selector
 
 # Texts that are nearly names, since random ones never are.
@@ -93,7 +93,7 @@ def test_a_selector_is_one_label(text: str) -> None:
 @example("'" * 70)
 @example("\U0001f4e7" * 20)
 def test_shown_is_printable_and_short(text: str) -> None:
-    shown = names.shown(text)
+    shown = errors.shown(text)
     assert re.fullmatch(r"[ -~…]+", shown)
     assert len(shown) < 100
     quoted = re.fullmatch(r"(['\"])(.*)\1( \(\d+ characters\))?", shown)

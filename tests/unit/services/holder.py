@@ -13,7 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
-from entrypoint.common import identity
+from entrypoint.common import rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.history.buffer import Outbox
 from entrypoint.services import holder as smtp
@@ -33,7 +33,7 @@ def main() -> None:
         listener.bind(str(place / file))
         listener.listen(1000)
         sockets.append((name, listener))
-    door = identity.listen(place / "door", Ids.current(), Owner.TAMBO, 64)
+    door = rpc.listen(place / "door", Ids.current(), Owner.TAMBO, 64)
     argv = (sys.executable, "-I", "-S", str(FAKE), str(place))
     environ = smtp.environment(has_ipv6=False, memory_limit=1000)
     outbox = Outbox(place / "recorder", keep_days=30)

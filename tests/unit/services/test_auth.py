@@ -18,7 +18,7 @@ import pytest
 
 from entrypoint.chasquid import passwords
 from entrypoint.chasquid.passwords import Plain, Scrypt
-from entrypoint.common import identity, rpc
+from entrypoint.common import rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.policy.guessing import FLOOR
@@ -46,9 +46,9 @@ class Running:
             paths.passwords, paths.auth_questions, log=lambda _source, text: self.said.append(text)
         )
         self._doors = (
-            identity.listen(paths.auth_socket, ids, Owner.CHASQUID, service.BACKLOG),
-            identity.listen(paths.auth_users, ids, Owner.CHASQUID, service.BACKLOG),
-            identity.listen(paths.auth_door, ids, Owner.TAMBO, service.BACKLOG),
+            rpc.listen(paths.auth_socket, ids, Owner.CHASQUID, service.BACKLOG),
+            rpc.listen(paths.auth_users, ids, Owner.CHASQUID, service.BACKLOG),
+            rpc.listen(paths.auth_door, ids, Owner.TAMBO, service.BACKLOG),
         )
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()

@@ -16,19 +16,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from ipaddress import IPv6Address
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from entrypoint.common import identity, rpc
+from entrypoint.common import identity, interface, rpc
 from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
+from entrypoint.common.rates import Rates
 from entrypoint.common.rpc import UnreachableError
 from entrypoint.services import holder as smtp
-from tests.unit.kit import asked, ends, put, until
+from tests.unit.kit import ends, put, until
 
 REPOSITORY = Path(__file__).parents[3]
 # Times of the holder, made short.
@@ -612,6 +614,31 @@ def test_the_environment() -> None:
     assert smtp.environment(False, None)["RES_OPTIONS"] == "no-aaaa"
 
 
+@pytest.mark.parametrize("ipv6", [True, False, None])
+@pytest.mark.parametrize("rates", ["20/conn,60/h,100/unknown,5/auth", "1/h", "none"])
+def test_the_words_of_the_command_line_hold_all_options(ipv6: bool | None, rates: str) -> None:
+    options = smtp.Options(ipv6, Rates.parse(rates), 25 << 20, 2000, 30)
+    words = options.words()
+    assert re.fullmatch(r"[a-z0-9/, ]+", words), "supervisord.conf takes them as they are"
+    assert smtp.Options.parse(words.split()) == options
+
+
+@pytest.mark.parametrize("words", ["", "yes none 1 2", "yes none 1 2 three", "yes 5 1 2 3"])
+def test_words_that_are_no_options_end_the_holder(words: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (of int, or of the number of words)
+        smtp.Options.parse(words.split())
+
+
+def test_the_interface_is_asked_where_no_setting_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = IPv6Address("2001:db8::1")
+    monkeypatch.setattr(interface, "address", {6: found}.get)
+    assert smtp.Options(None, Rates(), 1, 2, 3).has_ipv6
+    assert not smtp.Options(False, Rates(), 1, 2, 3).has_ipv6
+    monkeypatch.setattr(interface, "address", lambda _version: None)
+    assert not smtp.Options(None, Rates(), 1, 2, 3).has_ipv6
+    assert smtp.Options(True, Rates(), 1, 2, 3).has_ipv6
+
+
 class Listener:
     """A socket that notes what is done to it."""
 
@@ -690,17 +717,17 @@ def test_root_is_dropped_between_binding_and_serving(
     for path in (paths.auth_socket, paths.auth_users):
         path.touch()
     doors: list[socket.socket] = []
-    make = identity.listen
+    make = rpc.listen
 
     def door(path: Path, ids: Ids, owner: Owner, backlog: int) -> socket.socket:
         doors.append(make(path, ids, owner, backlog))
         return doors[-1]
 
     monkeypatch.setattr(smtp, "bind", bind)
-    monkeypatch.setattr(identity, "listen", door)
+    monkeypatch.setattr(rpc, "listen", door)
     monkeypatch.setattr(identity, "drop", drop)
     monkeypatch.setattr(asyncio, "run", serve)
-    assert smtp.main(asked(PUBLIC_IPV4="203.0.113.10", PUBLIC_IPV6="none"), paths, ids) == 0
+    smtp.run(smtp.Options(False, Rates(), 25 << 20, 2000, 30), paths, ids)
     for made in doors:
         made.close()
     assert calls == ["bind", "drop to chasquid", "serve"]
@@ -709,5 +736,5 @@ def test_root_is_dropped_between_binding_and_serving(
 def test_a_door_that_a_dead_holder_left(paths: Paths, ids: Ids) -> None:
     paths.run.mkdir(parents=True)
     for _ in range(2):
-        identity.listen(paths.holder_socket, ids, Owner.TAMBO, 1).close()
+        rpc.listen(paths.holder_socket, ids, Owner.TAMBO, 1).close()
     assert stat.S_IMODE(paths.holder_socket.stat().st_mode) == 0o600

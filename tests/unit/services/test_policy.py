@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from entrypoint.chasquid.maillog import Event, Kind
-from entrypoint.common import identity, rpc
+from entrypoint.common import rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.limit import Limit
 from entrypoint.common.paths import Paths
@@ -585,8 +585,8 @@ class Running:
     def __init__(self, mine: Service, ids: Ids) -> None:
         self.socket = mine.paths.policy_socket
         self._doors = (
-            identity.listen(mine.paths.policy_socket, ids, Owner.CHASQUID, service.BACKLOG),
-            identity.listen(mine.paths.policy_door, ids, Owner.TAMBO, service.BACKLOG),
+            rpc.listen(mine.paths.policy_socket, ids, Owner.CHASQUID, service.BACKLOG),
+            rpc.listen(mine.paths.policy_door, ids, Owner.TAMBO, service.BACKLOG),
         )
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()

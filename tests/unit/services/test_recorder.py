@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.chasquid.maillog import Event, Kind
-from entrypoint.common import identity
+from entrypoint.common import rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.history import store as eventstore
 from entrypoint.history.buffer import Outbox
@@ -35,12 +35,12 @@ REPOSITORY = Path(__file__).parents[3]
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from entrypoint.common import identity as rights
+from entrypoint.common import rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.services import recorder
 place = Path(sys.argv[1])
 recorder._RETRY = 0.1
-door = rights.listen(place / "door", Ids.current(), Owner.CHASQUID, 4)
+door = rpc.listen(place / "door", Ids.current(), Owner.CHASQUID, 4)
 recorder.Recorder(place, door, os.pipe()[0]).run()
 """
 
@@ -74,7 +74,7 @@ class Said:
 @contextmanager
 def recording(folder: Path, said: Said | None = None) -> Iterator[Recorder]:
     """A recorder in a thread of this process."""
-    door = identity.listen(folder / "door", Ids.current(), Owner.CHASQUID, 4)
+    door = rpc.listen(folder / "door", Ids.current(), Owner.CHASQUID, 4)
     stop_read, stop_write = os.pipe()
     found = Recorder(folder, door, stop_read, said or Said())
     thread = threading.Thread(target=found.run)
@@ -368,5 +368,5 @@ def test_an_event_that_is_not_understood_is_left_out(tmp_path: Path) -> None:
 
 def test_the_door_is_private(tmp_path: Path) -> None:
     for _ in range(2):  # a dead one's is in the way
-        identity.listen(tmp_path / "door", Ids.current(), Owner.CHASQUID, 4).close()
+        rpc.listen(tmp_path / "door", Ids.current(), Owner.CHASQUID, 4).close()
     assert stat.S_IMODE((tmp_path / "door").stat().st_mode) == 0o600
