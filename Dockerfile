@@ -57,14 +57,6 @@ RUN apt-get update \
 # ---- the image ----
 FROM ${BASE}
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-ARG VERSION=dev
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="tambo" \
-      org.opencontainers.image.description="A mail server in one container: chasquid, acme.sh and an entrypoint that keeps them healthy" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
-
 # The numbers stand in entrypoint/common/identity.py too. chasquid's package would make its user only if
 # adduser were installed, and say nothing.
 RUN groupadd --gid 10025 chasquid && groupadd --gid 10465 tambo && groupadd --gid 10466 auth \
@@ -103,6 +95,16 @@ RUN ln -s /opt/tambo/bin/tambo /usr/local/bin/tambo \
  && for verb in $(tambo verbs); do ln -s tambo "/usr/local/bin/$verb"; done \
  && mkdir /data /run/tambo
 
+# Last, so that another commit is one small layer. `make image` passes both: the version stands in
+# pyproject.toml, where a label cannot read it.
+ARG VERSION
+ARG REVISION
+RUN printf '%s' "$REVISION" > /usr/lib/tambo/revision
+LABEL org.opencontainers.image.title="tambo" \
+      org.opencontainers.image.description="A mail server in one container: chasquid, acme.sh and an entrypoint that keeps them healthy" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 ENV LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME /data
 EXPOSE 25 465 587

@@ -1,5 +1,6 @@
 # make demo   the whole thing on this machine, in a small internet of its own
-# make test   every check and every test
+# make quick  the checks, and the tests that need no engine
+# make test   these, and the image's tests
 # make bench  figures
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,14 +11,15 @@ SHELL := /bin/bash
 IMAGE ?= tambo
 export TAMBO_IMAGE = $(IMAGE)
 # Processes that run tests at once: as many as the machine bears, or a number.
-WORKERS ?= auto
+export WORKERS ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
 SCRIPTS := tools/*.sh tests/world/roles/*.sh rootfs/usr/lib/tambo/acme rootfs/usr/lib/tambo/mda hook/*.sh .ci/run
 # The base image's name, found once, when first needed: the engine must run by then.
 BASE = $(eval BASE := $$(shell tools/base-image.sh))$(or $(BASE),$(error no base image))
-REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+REVISION := $(shell git describe --always --dirty --exclude='*' 2>/dev/null)
 
 .PHONY: help
 help: ## list the targets
@@ -34,7 +36,7 @@ compiler: ## a C compiler for the hook's tests, installed if this is a bare mach
 .PHONY: image
 image: engine ## build the image, called tambo (IMAGE=other: another name)
 	@echo "building the image on $(BASE)"
-	@docker build -q --build-arg BASE=$(BASE) --build-arg REVISION=$(REVISION) -t $(IMAGE) . >/dev/null
+	@docker build -q --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) . >/dev/null
 
 .PHONY: demo
 demo: image ## send real mail through a small internet, and show the receiver's verdicts
@@ -64,18 +66,18 @@ check: engine compiler $(VENV)/done ## linters, types, layers, generated files
 
 .PHONY: unit
 unit: compiler $(VENV)/done ## the tests that need no engine (WORKERS=1: one at a time)
-	$(BIN)/pytest -q -n $(WORKERS) -m "not image"
+	@tools/tests.sh "not image and not long" --cov=entrypoint --cov-report=term:skip-covered
+
+.PHONY: quick
+quick: check unit ## what to run after each change: no image, three minutes
 
 .PHONY: test
-test: check image ## everything: what CI runs
-	@# What asserts how long something takes comes last, with nothing beside it. Modules that failed
-	@# beside others get one more chance by themselves: see tools/failed.py.
-	export TAMBO_BASE=$(BASE); status=0; \
-	$(BIN)/pytest -n $(WORKERS) --durations=25 -m "not alone" || \
-	{ modules=$$($(BIN)/python -m tools.failed) && \
-	$(BIN)/pytest --durations=10 -m "not alone" $$modules; } || status=1; \
-	$(BIN)/pytest --durations=25 -m alone || status=1; \
-	exit $$status
+test: quick image ## everything but what takes long
+	@TAMBO_BASE=$(BASE) tools/tests.sh "image and not long"
+
+.PHONY: test-long
+test-long: image $(VENV)/done ## attacks, floods, kill loops, all mail programs: CI runs these too
+	@TAMBO_BASE=$(BASE) tools/tests.sh long
 
 .PHONY: generate
 generate: $(VENV)/done ## write .env.example and docs/settings.md from the settings' definitions

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from importlib.metadata import version
 
 import click
 
 from entrypoint.backup import restore
-from entrypoint.common import files, identity, log, process
+from entrypoint.common import files, identity, log, process, version
 from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
@@ -97,7 +96,7 @@ def announce(
 ) -> None:
     """Say what was done and what the owner has to do. What is wrong the keeper says, in seconds."""
     kept = [path for path in outcome.changed if path.is_relative_to(paths.data)]
-    log.log("boot", f"tambo {version('tambo')}: {asked.mail_hostname} for "
+    log.log("boot", f"tambo {version.text(paths)}: {asked.mail_hostname} for "
                f"{', '.join(asked.domains)}")  # fmt: skip
     changes = "1 change" if len(kept) == 1 else f"{len(kept) or 'no'} changes"
     log.log("boot", f"{changes} in {paths.data}")

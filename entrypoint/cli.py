@@ -9,8 +9,9 @@ from typing import NoReturn
 
 import click
 
-from entrypoint.common import log
+from entrypoint.common import log, version
 from entrypoint.common.errors import Exit, UserError
+from entrypoint.common.paths import Paths
 
 # verb: module of entrypoint, function. A verb's module is imported when it runs.
 VERBS = {
@@ -68,8 +69,15 @@ class _Verbs(click.Group):
         return command
 
 
+def _version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        click.echo(f"tambo {version.text(Paths())}")
+        ctx.exit()
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="tambo", message="%(prog)s %(version)s")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version,
+              help="Show the version and the commit, and end.")  # fmt: skip
 def tambo() -> None:
     """The mail server's verbs. Run them as: docker exec mail VERB …"""
 

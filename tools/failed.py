@@ -25,7 +25,7 @@ def main() -> int:
         print(f"{len(modules)} modules failed: they are not run once more", file=sys.stderr)
         return 1
     print("once more, with nothing beside them:", *modules, file=sys.stderr)
-    print(*modules)
+    print("\n".join(modules))
     return 0
 
 

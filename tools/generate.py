@@ -1,16 +1,23 @@
-"""Writes .env.example and docs/settings.md from the definitions in entrypoint/settings/model.py."""
+"""Writes what is defined elsewhere for people to read.
+
+.env.example and docs/settings.md from entrypoint/settings/model.py; docs/code-map.md from the
+modules' docstrings and the layers in pyproject.toml.
+"""
 
 from __future__ import annotations
 
+import ast
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from entrypoint.settings.model import BY_FILE, CREDENTIALS, DURATION, Settings
 
-ROOT = Path(__file__).parent.parent
+SOURCE = Path(__file__).parent.parent
+ROOT = SOURCE  # of what is written
 
 
 def env_example() -> str:
@@ -44,6 +51,40 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def code_map() -> str:
+    """Every room and module with the first sentence of its docstring, from the top row down."""
+    contracts = tomllib.loads((SOURCE / "pyproject.toml").read_text())["tool"]["importlinter"]
+    rows = contracts["contracts"][0]["layers"]
+    lines = [
+        "# Code map",
+        "",
+        "Made by `make generate` from the modules' docstrings. Rows from top to bottom: a module",
+        "imports from its own room and from rows below, never upwards.",
+    ]
+    for row in rows:
+        for name in row.split(" | "):
+            room = SOURCE / "entrypoint" / name
+            modules = sorted(room.glob("*.py")) or [room.with_suffix(".py")]
+            first = _first(room / "__init__.py") if room.is_dir() else _first(modules[0])
+            lines += ["", f"## {name}", "", *textwrap.wrap(first, 98)]
+            if room.is_dir():
+                lines += ["", "| Module | |", "| --- | --- |"]
+                lines += [
+                    f"| `{path.stem}` | {_first(path).replace('|', chr(92) + '|')} |"
+                    for path in modules
+                    if path.stem != "__init__"
+                ]
+    return "\n".join(lines) + "\n"
+
+
+def _first(path: Path) -> str:
+    """The first paragraph of a module's docstring, as one line."""
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    if not text:
+        sys.exit(f"{path} has no docstring")
+    return " ".join(text.partition("\n\n")[0].split())
+
+
 def _settings() -> Iterator[tuple[str, str, str, bool, str]]:
     for field, info in Settings.model_fields.items():
         if field in CREDENTIALS:  # no settings of ours: the providers' own variables
@@ -68,11 +109,19 @@ def _default(value: Any, *, duration: bool) -> str:
 
 
 def main() -> None:
-    files = {ROOT / ".env.example": env_example(), ROOT / "docs/settings.md": settings_page()}
+    files = {
+        ROOT / ".env.example": env_example(),
+        ROOT / "docs/settings.md": settings_page(),
+        ROOT / "docs/code-map.md": code_map(),
+    }
     if "--check" in sys.argv:
-        stale = [path.name for path, text in files.items() if path.read_text() != text]
+        stale = [
+            path.name
+            for path, text in files.items()
+            if not path.exists() or path.read_text() != text
+        ]
         if stale:
-            sys.exit(f"{', '.join(stale)} differ from the settings; run: make generate")
+            sys.exit(f"{', '.join(stale)} differ from what is defined; run: make generate")
         return
     for path, text in files.items():
         path.write_text(text)

@@ -7,7 +7,6 @@ import textwrap
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ from entrypoint.chasquid.queue import Summary
 from entrypoint.chasquid.userdb import Denied
 from entrypoint.checks import memory
 from entrypoint.commands.context import Context
-from entrypoint.common import rpc
+from entrypoint.common import rpc, version
 from entrypoint.common.errors import Exit
 from entrypoint.common.findings import Level
 from entrypoint.common.rpc import UnreachableError
@@ -53,7 +52,8 @@ def _look(context: Context, now: float) -> dict[str, Any]:
     current = context.state()
     holder = judged.holder
     return {
-        "version": version("tambo"),
+        "version": version.number(),
+        "revision": version.revision(context.paths),
         "host": str(context.settings.mail_hostname),
         "healthy": not judged.problems,
         "problems": list(judged.problems),
@@ -158,7 +158,8 @@ def _doctor(context: Context) -> dict[str, Any]:
 def _screen(found: dict[str, Any]) -> Iterator[str]:
     up = f", up {_age(found['uptime'])}" if found["uptime"] is not None else ""
     yield f"{found['host']}: {'healthy' if found['healthy'] else 'NOT HEALTHY'}"
-    yield f"tambo {found['version']}{up}"
+    commit = f" ({found['revision']})" if found["revision"] else ""
+    yield f"tambo {found['version']}{commit}{up}"
     for text in found["problems"]:
         yield from _wrapped(text)
     yield ""

@@ -7,6 +7,7 @@ is a throw-away container's.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ from docker import DockerClient
 from tests.image.conftest import PROJECT, Servers
 from tests.support import parallel, smtp
 from tests.support.container import Container, checked
-from tests.support.server import DOMAIN, HOST, Server
+from tests.support.server import DOMAIN, HOST, IMAGE, Server
 from tests.support.smtp import Endpoint
 from tests.support.wait import wait_until
 from tests.world.world import World
 
+REPOSITORY = Path(__file__).parents[2]
 PORTS = (smtp.SMTP, smtp.SUBMISSIONS, smtp.SUBMISSION)
 LISTENS = "0A"  # net/tcp_states.h
 
@@ -158,3 +160,16 @@ def test_it_runs_with_the_limits_of_the_file(server: Server) -> None:
     assert config["LogConfig"]["Config"] == {"max-file": "5", "max-size": "20m"}
     limits = server.machine.limits(server.process("chasquid").pid)
     assert limits["Max open files"] == "16384"
+
+
+def test_the_image_says_which_version_and_commit_it_is(
+    client: DockerClient, server: Server
+) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    labels = client.images.get(IMAGE).labels
+    version = labels["org.opencontainers.image.version"]
+    revision = labels["org.opencontainers.image.revision"]
+    assert version == project["version"]
+    assert revision
+    assert server.ok("tambo", "--version").strip() == f"tambo {version} ({revision})"
+    assert f"tambo {version} ({revision}): " in server.container.log()

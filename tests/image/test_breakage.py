@@ -229,7 +229,7 @@ def break_it(server: Server, path: Path, kind: Kind) -> None:
         replace(server, path, script, kind.content)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_stops_nothing_is_lost_and_each_is_reported_by_line(
     server: Server, secret: str, folder: Path
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from entrypoint import boot, cli
-from entrypoint.common import identity, log, process
+from entrypoint.common import identity, log, process, version
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.converge import apply, reconcile
@@ -35,7 +35,7 @@ class Container:
         self.became: list[tuple[list[str], dict[str, str]]] = []
         self.steps: list[Any] = []
         patch.setattr(boot, "Paths", lambda: paths)
-        patch.setattr(boot, "version", lambda _: "0.0")  # nothing is installed here
+        patch.setattr(version, "number", lambda: "0.0")  # nothing is installed here
         patch.setattr(Ids, "image", classmethod(lambda _cls: ids))
         patch.setattr(os, "environ", dict(ENVIRON))
         patch.setattr(process, "replace", self._replace)

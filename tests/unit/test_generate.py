@@ -1,4 +1,4 @@
-"""The files that are made from the settings."""
+"""The files that are made from what is defined elsewhere."""
 
 from __future__ import annotations
 
@@ -32,9 +32,19 @@ def test_a_stale_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     generate.main()
     (tmp_path / ".env.example").write_text("# old\n")
     with pytest.raises(
-        SystemExit, match=r"^\.env\.example differ from the settings; run: make gen"
+        SystemExit, match=r"^\.env\.example differ from what is defined; run: make gen"
     ):
         generate.main()
+
+
+def test_every_module_is_on_the_map_once() -> None:
+    text = generate.code_map()
+    package = generate.SOURCE / "entrypoint"
+    modules = [path for path in package.glob("*/*.py") if path.stem != "__init__"]
+    assert modules
+    assert text.count("\n| `") == len(modules)
+    for room in {path.parent.name for path in modules} | {"cli", "boot"}:
+        assert text.count(f"\n## {room}\n") == 1
 
 
 def test_every_setting_is_in_both() -> None:

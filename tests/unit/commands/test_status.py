@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.commands import status
-from entrypoint.common import rpc, tlsprobe
+from entrypoint.common import rpc, tlsprobe, version
 from entrypoint.common.rpc import UnreachableError
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import put
@@ -43,7 +42,7 @@ def answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return dict(answer)
 
     monkeypatch.setattr(rpc, "request", request)
-    monkeypatch.setattr(status, "version", lambda _: "0.1.0")
+    monkeypatch.setattr(version, "number", lambda: "0.1.0")
     monkeypatch.setattr(tlsprobe, "greets", lambda _port, _timeout: True)
     monkeypatch.setattr(time, "time", lambda: NOW)
     paths = server.context.paths
