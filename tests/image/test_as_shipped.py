@@ -162,9 +162,7 @@ def test_it_runs_with_the_limits_of_the_file(server: Server) -> None:
     assert limits["Max open files"] == "16384"
 
 
-def test_the_image_says_which_version_and_commit_it_is(
-    client: DockerClient, server: Server
-) -> None:
+def test_the_image_says_its_version_and_commit(client: DockerClient, server: Server) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     labels = client.images.get(IMAGE).labels
     version = labels["org.opencontainers.image.version"]

@@ -172,6 +172,7 @@ def test_what_was_there_is_kept_aside(
     assert contents(paths) == contents(box.paths)
 
 
+@pytest.mark.long
 def test_killed_at_each_step_it_is_all_or_nothing(
     box: Box, paths: Paths, ids: Ids, look: Callable[[str], Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,7 +168,7 @@ def test_tries_that_the_log_told_of(server: Server, door: Door) -> None:
     assert "a  7 min old, tried about 3 times, next in about 10 min" in server.run("list-queue").out
 
 
-@pytest.mark.parametrize("number", [200, 10_000])
+@pytest.mark.parametrize("number", [200, pytest.param(10_000, marks=pytest.mark.long)])
 def test_long_queues(server: Server, door: Door, number: int) -> None:
     for count in range(number):
         message(

@@ -25,6 +25,8 @@ from entrypoint.keys import certs, dkim
 from entrypoint.settings.model import Settings
 from tests.unit.kit import Entry, asked, forked, put, tree
 
+pytestmark = pytest.mark.long
+
 DONE, DEAD, UNSYNCED = 0, 9, 10
 STEPS = ("open", "mkdir", "fchmod", "fchown", "chmod", "chown", "fsync", "replace", "rename",
          "unlink", "rmdir")  # fmt: skip

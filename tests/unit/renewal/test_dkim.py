@@ -485,6 +485,7 @@ def begun(server: Settings, paths: Paths, ids: Ids) -> dict[str, bytes]:
     return {str(key.selector): key.pem for key in (*have(paths).keys, *have(paths).pending)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first_the_boot", [False, True])
 def test_killed_at_each_step_it_completes(
     server: Settings,

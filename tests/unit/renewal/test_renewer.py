@@ -785,6 +785,7 @@ def test_a_disk_that_fills_up_before_the_installation(
 # Death at any step
 
 
+@pytest.mark.long
 def test_killed_at_any_step_the_pair_is_whole_and_the_executables_run(
     machine: Machine, tmp_path: Path
 ) -> None:
