@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
@@ -79,6 +78,8 @@ def follow(path: Path, command: str, timeout: float) -> Generator[dict[str, Any]
 
 async def question(path: Path, command: str, timeout: float) -> dict[str, Any]:
     """As `request`, for who must not wait (asyncio). Raises UnreachableError."""
+    import asyncio  # whoever asks has it already; the recorder does without its 10 MB
+
     writer = None
     try:
         async with asyncio.timeout(timeout):

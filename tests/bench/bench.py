@@ -151,12 +151,13 @@ RECORDER = """
 import asyncio, os, resource, shutil, sys, time
 from pathlib import Path
 from entrypoint.chasquid.maillog import Reader
-from entrypoint.common.identity import Ids
+from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.rpc import listen
 from entrypoint.history.buffer import Outbox
-from entrypoint.services.recorder import Recorder, listen
+from entrypoint.services.recorder import Recorder
 place, count = Path("/data/mail/.bench"), int(sys.argv[1])
 place.mkdir()
-door, (read, write) = listen(place / "door", Ids.current()), os.pipe()
+door, (read, write) = listen(place / "door", Ids.current(), Owner.CHASQUID, 4), os.pipe()
 child = os.fork()
 if not child:
     Recorder(place, door, read).run()
@@ -264,6 +265,10 @@ def restarts(mail: Installation) -> None:
 
 def memory(mail: Installation) -> None:
     print("memory")
+    programs = json.loads(mail.docker("exec", NAME, "cat", "/run/tambo/programs.json"))["programs"]
+    for name, pid in (("init", 1), *((name, item["pid"]) for name, item in programs.items())):
+        status = mail.docker("exec", NAME, "cat", f"/proc/{pid}/status")
+        row(name, int(status.partition("VmRSS:")[2].split()[0]) / 1024, "MB")
     stats = json.loads(mail.docker("stats", "--no-stream", "--format", "{{json .}}", NAME))
     print(f"  the container, after all this: {stats['MemUsage']}, {stats['PIDs']} processes")
 
