@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.common import interface
 from entrypoint.common.paths import Paths
 from entrypoint.dns.records import Record, Role
 from entrypoint.settings import model
@@ -37,7 +38,7 @@ class Checked:
                 put(paths.domains / name, (KEYS / f"{key}.pem").read_bytes())
         with pytest.MonkeyPatch.context() as patch:
             # No kernel is asked: what is not set is not known.
-            patch.setattr(address, "source", lambda *_: None)
+            patch.setattr(interface, "source", lambda *_: None)
             found = address.find(wanted)
         self.records = required(wanted, load.load(paths), found)
         self.asked = answers.load(case.path / "answers", self.records)

@@ -14,6 +14,7 @@ import pytest
 from dns.rdtypes.ANY.TXT import TXT
 
 from entrypoint.chasquid import userdb
+from entrypoint.common import interface
 from entrypoint.common.paths import Paths
 from entrypoint.converge import plan
 from entrypoint.converge.plan import Plan
@@ -52,7 +53,7 @@ class Made:
         self.state = load.load(volume)
         self.plan: Plan = plan.build(self.settings, self.state, Paths())
         # No kernel is asked: what is not set is not known.
-        monkeypatch.setattr(address, "source", lambda *_: None)
+        monkeypatch.setattr(interface, "source", lambda *_: None)
         self.records: tuple[Record, ...] = required(
             self.settings, self.state, address.find(self.settings)
         )
