@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--regenerate",
         action="store_true",
-        help="write the expected files of tests/cases anew; read their diff before committing it",
+        help="write what the cases of tests/cases expect anew; read the diff before committing it",
     )
 
 
@@ -114,5 +114,5 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def regenerate(request: pytest.FixtureRequest) -> bool:
-    """Whether this run writes the expected files anew."""
+    """Whether this run writes anew what the cases expect."""
     return bool(request.config.getoption("--regenerate"))

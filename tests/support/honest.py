@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.unit.kit import CASES, unescape
+from tests.support.cases import CASES, unescape
 
 FOLDER = CASES / "honest"
 # Whose SPF names the machine that sends; the others have no SPF.

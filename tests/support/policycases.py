@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.unit.kit import CASES, unescape
+from tests.support.cases import CASES, unescape
 
 FOLDER = CASES / "policy"
 DOMAINS = ("example.com", "example.org", "xn--bcher-kva.example")

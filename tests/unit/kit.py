@@ -1,9 +1,8 @@
-"""What several unit tests share: settings, a volume, the test keys, cases, children, patience."""
+"""What several unit tests share: settings, a volume, the test keys, children, patience."""
 
 from __future__ import annotations
 
 import os
-import re
 import select
 import stat
 import time
@@ -24,9 +23,9 @@ from entrypoint.settings import model
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import State
+from tests.support.cases import CASES
 from tests.support.wait import PATIENCE
 
-CASES = Path(__file__).parent.parent / "cases"
 HOST = "smtp.example.com"
 EXAMPLE_COM = Domain("example.com")
 EXAMPLE_ORG = Domain("example.org")
@@ -92,54 +91,6 @@ def tree(root: Path) -> dict[str, Entry]:
             entry = Entry("file", mode, path.read_bytes())
         found[str(path.relative_to(root))] = entry
     return found
-
-
-# Cases: see tests/cases/README.md.
-
-_ESCAPE = re.compile(
-    r"\\(?:(?P<repeat>\d+)\*\((?P<text>[^)]*)\)|u(?P<u>[0-9a-f]{4})|U(?P<U>[0-9a-f]{8})|(?P<one>.))"
-)
-_ONE = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\"}
-
-
-def unescape(text: str) -> str:
-    def replace(match: re.Match[str]) -> str:
-        if match["repeat"]:
-            return match["text"] * int(match["repeat"])
-        if match["u"] or match["U"]:
-            return chr(int(match["u"] or match["U"], 16))
-        return _ONE[match["one"]]
-
-    return _ESCAPE.sub(replace, text)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A folder of tests/cases."""
-
-    path: Path
-
-    def read(self) -> tuple[dict[str, str], dict[str, bytes]]:
-        """The environment, and the files that it speaks of, by name."""
-        environ: dict[str, str] = {}
-        files: dict[str, bytes] = {}
-        for line in (self.path / "env").read_text().splitlines():
-            if not line or line.startswith("#"):
-                continue
-            name, _, value = line.partition("=")
-            if name.startswith(">"):
-                files[unescape(name[1:])] = unescape(value).encode(errors="surrogateescape")
-            else:
-                environ[unescape(name)] = unescape(value)
-        return environ, files
-
-
-def cases(kind: str) -> list[Case]:
-    return [Case(path) for path in sorted((CASES / kind).iterdir()) if path.is_dir()]
-
-
-def case_id(case: Case) -> str:
-    return case.path.name
 
 
 # Processes

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint.chasquid.maillog import Event, Kind, Reader, clean, parse
-from tests.unit.kit import CASES
+from tests.support.cases import CASES
 
 STAMP = "2026-01-02 03:04:05.000006 "
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC).timestamp()

@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 from entrypoint.common.names import Selector
 from entrypoint.dns.authoritative import Absent, Answer, Answers, Found, Unknown
 from entrypoint.dns.records import Record
 from entrypoint.keys import dkim
-from tests.unit.kit import CASES, unescape
+from tests.support.cases import CASES, unescape
 
 _KEY = re.compile(r"<([a-z0-9-]+)(?:\[(\d*):(\d*)\])?>")
 _SERVER = "ns1.example.net"
@@ -36,7 +35,7 @@ def _filled(text: str) -> str:
 
 @dataclass
 class Asked:
-    """Answers as a file says, and otherwise as `OTHERS` says. Call it as lookup.Authoritative."""
+    """Answers as a case says, and otherwise as `OTHERS` says. Call it as lookup.Authoritative."""
 
     servers: tuple[str, ...] = (_SERVER,)
     others: Answer | None = None  # None: as it is wanted
@@ -69,7 +68,7 @@ def _values(answer: Answer) -> tuple[str, ...]:
     return answer.values if isinstance(answer, Found) else ()
 
 
-def load(path: Path, records: Iterable[Record]) -> Asked:
+def parse(text: str, records: Iterable[Record]) -> Asked:
     """`records` are what is right."""
     found = Asked(
         wanted={
@@ -78,7 +77,7 @@ def load(path: Path, records: Iterable[Record]) -> Asked:
             if record.value is not None
         }
     )
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         if not line or line.startswith("#"):
             continue
         word, _, rest = line.partition(" ")

@@ -16,8 +16,9 @@ from entrypoint.state import load
 from entrypoint.zone import address, judge, render
 from entrypoint.zone.judge import Status
 from entrypoint.zone.required import required
+from tests.support.cases import CASES, Case, case_id, cases
 from tests.unit.dns import answers
-from tests.unit.kit import CASES, Case, case_id, cases, put, put_keys
+from tests.unit.kit import put, put_keys
 
 ALL = cases("dns")
 KEYS = CASES / "keys"
@@ -29,19 +30,18 @@ class Checked:
     def __init__(self, case: Case, place: Path) -> None:
         self.case = case
         paths = Paths(place)
-        environ, _ = case.read()
+        environ, _ = case.environ()
         wanted = model.load(environ)
         put_keys(wanted, paths)
-        if (case.path / "keys").exists():
-            for line in (case.path / "keys").read_text().splitlines():
-                name, key = line.split()
-                put(paths.domains / name, (KEYS / f"{key}.pem").read_bytes())
+        for line in case.sections.get("keys", "").splitlines():
+            name, key = line.split()
+            put(paths.domains / name, (KEYS / f"{key}.pem").read_bytes())
         with pytest.MonkeyPatch.context() as patch:
             # No kernel is asked: what is not set is not known.
             patch.setattr(interface, "source", lambda *_: None)
             found = address.find(wanted)
         self.records = required(wanted, load.load(paths), found)
-        self.asked = answers.load(case.path / "answers", self.records)
+        self.asked = answers.parse(case.sections["answers"], self.records)
         self.verdicts = judge.check(self.records, found, self.asked)
 
 
@@ -61,10 +61,9 @@ def test_there_are_enough() -> None:
 
 def test_is_as_expected(checked: Checked, regenerate: bool) -> None:
     text = render.verdicts(checked.verdicts)
-    expected = checked.case.path / "findings"
     if regenerate:
-        expected.write_text(text)
-    assert text == expected.read_text()
+        checked.case.write({"findings": text})
+    assert text == checked.case.sections["findings"]
 
 
 def test_every_line_of_the_case_is_asked_for(checked: Checked) -> None:
@@ -146,6 +145,6 @@ def test_every_requirement_meets_every_verdict(all_checked: dict[str, Checked]) 
 
 def test_the_findings_of_two_cases_differ() -> None:
     """But where all is right: there are many ways of being right."""
-    texts = [(case.path / "findings").read_text() for case in ALL]
+    texts = [case.sections["findings"] for case in ALL]
     wrong = [text for text in texts if re.search("^ *fix:", text, re.MULTILINE)]
     assert len(set(wrong)) == len(wrong)

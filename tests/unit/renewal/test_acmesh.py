@@ -13,8 +13,9 @@ import pytest
 from entrypoint.common.names import Domain
 from entrypoint.keys import certs
 from entrypoint.renewal import acmesh
+from tests.support.cases import Case, case_id, cases
 from tests.unit.acmekit import NOW, SECRET, certificate
-from tests.unit.kit import Case, case_id, cases, put
+from tests.unit.kit import put
 
 EAB_KEY = "the-key-of-the-binding"
 DNS = acmesh.Request(
@@ -236,16 +237,13 @@ def test_long_secrets_are_cut_out_before_the_short_ones_that_they_hold() -> None
 
 @pytest.mark.parametrize("case", cases("acme"), ids=case_id)
 def test_the_cause_and_the_fix(case: Case, regenerate: bool) -> None:
-    def given(name: str, default: str) -> str:
-        path = case.path / name
-        return path.read_text().strip() if path.exists() else default
-
-    lines = (case.path / "output").read_text().splitlines()
-    found = "\n".join(acmesh.explain(int(given("status", "1")), lines, given("missing", ""))) + "\n"
-    expected = case.path / "said"
+    given = case.sections
+    status, missing = int(given.get("status", "1")), given.get("missing", "").strip()
+    message, fix = acmesh.explain(status, given["output"].splitlines(), missing)
+    said = f"{message}\n{fix}\n"
     if regenerate:
-        expected.write_text(found)
-    assert found == expected.read_text()
+        case.write({"said": said})
+    assert said == case.sections["said"]
 
 
 def test_its_words_are_never_long() -> None:

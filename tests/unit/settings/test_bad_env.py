@@ -11,7 +11,8 @@ from entrypoint import cli
 from entrypoint.common import identity
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.settings import model
-from tests.unit.kit import Case, case_id, cases, put
+from tests.support.cases import Case, case_id, cases
+from tests.unit.kit import put
 
 BAD = cases("bad_env")
 # Their problems depend on each other's values.
@@ -41,7 +42,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def opened(case: Case, place: Path) -> dict[str, str]:
-    environ, files = case.read()
+    environ, files = case.environ()
     for name, content in files.items():
         put(place / name, content)
     return environ
@@ -54,10 +55,9 @@ def test_there_are_enough() -> None:
 @pytest.mark.parametrize("case", BAD, ids=case_id)
 def test_says_what_is_wrong(case: Case, place: Path, regenerate: bool) -> None:
     error = error_of(opened(case, place))
-    expected = case.path / "error"
     if regenerate:
-        expected.write_text(f"{error}\n")
-    assert f"{error}\n" == expected.read_text()
+        case.write({"error": f"{error}\n"})
+    assert f"{error}\n" == case.sections["error"]
     assert error.exit_code is Exit.SETTINGS
     assert int(error.exit_code) == 64
     assert problems_of(error)
@@ -70,14 +70,14 @@ def test_lets_nothing_hostile_out(case: Case, place: Path) -> None:
     text = str(error_of(environ))
     assert re.fullmatch(r"[ -~\n…]+", text), "printable ASCII, and the sign of an omission"
     assert max(map(len, text.splitlines())) < 300
-    _, files = case.read()
+    _, files = case.environ()
     for name, content in files.items():
         for word in content.decode(errors="replace").split():
             assert word not in text.replace(name, ""), f"{name} holds it"
 
 
 def test_each_fails_for_its_own_reason() -> None:
-    texts = [(case.path / "error").read_text() for case in BAD]
+    texts = [case.sections["error"] for case in BAD]
     assert len(set(texts)) == len(texts)
 
 
@@ -97,11 +97,7 @@ def test_all_problems_are_listed_at_once(place: Path) -> None:
         together: dict[str, str] = {}
         for _, environ in batch:
             together |= environ
-        apart = [
-            line
-            for case, _ in batch
-            for line in (case.path / "error").read_text().splitlines()[1:-1]
-        ]
+        apart = [line for case, _ in batch for line in case.sections["error"].splitlines()[1:-1]]
         assert sorted(problems_of(error_of(together))) == sorted(apart)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.zone import address, render
 from entrypoint.zone.required import required
+from tests.support.cases import Case, case_id, cases
 from tests.unit import chasquid_reference
-from tests.unit.kit import CASES, Case, case_id, cases, put, put_keys
+from tests.unit.kit import put, put_keys
 
 GOOD = cases("env")
 
@@ -42,12 +42,12 @@ class Made:
 
     def __init__(self, case: Case, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(place)
-        environ, files = case.read()
+        environ, files = case.environ()
         for name, content in files.items():
             put(place / name, content)
         volume = Paths(place)
-        if (case.path / "data").is_dir():
-            shutil.copytree(case.path / "data", volume.data)
+        for name, text in case.below("data").items():
+            put(volume.data / name, text)
         self.settings: Settings = model.load(environ)
         put_keys(self.settings, volume)
         self.state = load.load(volume)
@@ -59,18 +59,20 @@ class Made:
         )
 
     def outputs(self) -> dict[str, str]:
-        """Every expected file's text, by its path."""
+        """All that is expected, by the path below `expected/`."""
         root = Paths().chasquid
         found = {
+            "files": "".join(
+                f"{item.path.relative_to(root)}\t{item.effect.name.lower()}\n"
+                for item in sorted(self.plan.files, key=lambda item: item.path)
+                if item.path.is_relative_to(root) and not item.path.is_relative_to(root / "certs")
+            )
+        }
+        found |= {
             str(item.path.relative_to(root)): item.content.decode()
             for item in self.plan.files
             if item.path.is_relative_to(root) and item.path.suffix != ".pem"
         }
-        found["files"] = "".join(
-            f"{item.path.relative_to(root)}\t{item.effect.name.lower()}\n"
-            for item in sorted(self.plan.files, key=lambda item: item.path)
-            if item.path.is_relative_to(root) and not item.path.is_relative_to(root / "certs")
-        )
         found["dns.table"] = render.table(self.records)
         found["dns.zone"] = render.zone(self.records)
         found["dns.json"] = render.as_json(self.records) + "\n"
@@ -87,18 +89,10 @@ def test_there_are_enough() -> None:
 
 
 def test_is_as_expected(case: Case, made: Made, regenerate: bool) -> None:
-    expected = case.path / "expected"
     outputs = made.outputs()
     if regenerate:
-        shutil.rmtree(expected, ignore_errors=True)
-        for name, text in outputs.items():
-            put(expected / name, text)
-    found = {
-        str(path.relative_to(expected)): path.read_text()
-        for path in expected.rglob("*")
-        if path.is_file()
-    }
-    assert outputs == found
+        case.write({f"expected/{name}": text for name, text in outputs.items()})
+    assert outputs == case.below("expected")
     assert made.state.findings == ()
 
 
@@ -206,5 +200,4 @@ def test_regenerating_is_refused_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_case_is_left_without_expectations() -> None:
-    folders = [path for path in (CASES / "env").iterdir() if path.is_dir()]
-    assert all((path / "expected/dns.json").is_file() for path in folders)
+    assert all("expected/dns.json" in case.sections for case in GOOD)
