@@ -69,6 +69,7 @@ _MANY = 1000  # events of one look
 _ENDS = (Kind.RECEIVED, Kind.SENT, Kind.BOUNCED)
 _FATES = (*_ENDS, Kind.DEFERRED, Kind.DONE, Kind.DROPPED)
 REPORT_MOST = 10 << 20  # bytes of a message to rua@ or ruf@
+_FORGIVEN = 86400.0  # seconds for which a resumed login is not paused for what it sends
 _NOTED = 7 * 86400.0  # seconds for which a login is warned about what it does
 # The folder of the sockets is not this user's, so it cannot clean them up (Python 3.13 would try).
 _LEFT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -475,7 +476,7 @@ class Policy:
             self.log("policy", f"error: data/policy/logins.json: {error.strerror}")
 
     def _forgiven(self, login: str, now: float) -> bool:
-        return now - self.resumed.get(login, 0.0) < 86400.0
+        return now - self.resumed.get(login, 0.0) < _FORGIVEN
 
     @property
     def _pauses_file(self) -> Path:
@@ -493,11 +494,13 @@ class Policy:
                      "paused")  # fmt: skip
 
     def _keep_pauses(self) -> None:
+        now = self.clock()
+        self.resumed = {
+            login: at for login, at in self.resumed.items() if self._forgiven(login, now)
+        }
         content = {
             "pauses": {login: asdict(item) for login, item in self.pauses.items()},
-            "resumed": {
-                login: at for login, at in self.resumed.items() if self._forgiven(login, at)
-            },
+            "resumed": self.resumed,
         }
         try:
             files.write(self._pauses_file, json.dumps(content, indent=1).encode())

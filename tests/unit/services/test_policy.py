@@ -211,6 +211,17 @@ def test_a_login_whose_mail_fails_is_paused(mine: Service) -> None:
     assert len(mine.said) == 1
 
 
+def test_that_a_login_was_resumed_is_forgotten_after_a_day(mine: Service) -> None:
+    mine.policy.resume("old@example.com")
+    mine.now += 86399
+    mine.policy.resume(LOGIN)
+    assert mine.again().resumed == {"old@example.com": NOW, LOGIN: NOW + 86399}
+    mine.now += 1
+    mine.policy.pause("j@example.com", "a test", "person")
+    assert mine.policy.resumed == {LOGIN: NOW + 86399}
+    assert mine.again().resumed == {LOGIN: NOW + 86399}, "nor is it in the file"
+
+
 def test_what_failed_before_it_was_resumed_does_not_count(mine: Service) -> None:
     record(mine, RECEIVED, *ends(Kind.BOUNCED, FAILURES))
     mine.policy.look_at_outcomes()
