@@ -9,7 +9,7 @@ from contextlib import suppress
 import click
 
 from entrypoint.backup import restore
-from entrypoint.common import files, identity, log, process, version
+from entrypoint.common import files, identity, locks, log, process, version
 from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
@@ -29,7 +29,7 @@ def boot() -> None:
     log.configure(style, "boot")
     asked = model.load(os.environ)
     paths, ids = Paths(), Ids.image()
-    apply.hold_instance(paths, ids)
+    locks.hold_instance(paths, ids)
     if restore.left(paths):
         log.log("boot", "completing a restore that was interrupted")
         complete_restore(paths, ids)
@@ -38,7 +38,7 @@ def boot() -> None:
     with suppress(FileNotFoundError):  # its folder may not be there yet
         files.remove(paths.policy / "running")  # by it the service knows that it had died
     reconcile.refresh_exchangers(asked, paths, ids)
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         current, outcome = reconcile.reconcile(asked, paths, ids)
         pending.clear(paths)
     announce(asked, paths, current, outcome)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from entrypoint.chasquid import userdb
 from entrypoint.chasquid.userdb import GENERATED_LOG_N, Scrypt
+from entrypoint.common import locks
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Address
@@ -49,7 +50,7 @@ def login(settings: Settings, paths: Paths, ids: Ids, sender: Address) -> Iterat
     path = paths.lent / f"{token}.json"
 
     try:
-        with apply.edit_lock(paths, ids):
+        with locks.edit_lock(paths, ids):
             apply.own_folder(paths.lent, ids)
             loan = Loan(sender.domain, users, time.monotonic() + LIFE)
             apply.write(path, loan.dump(), ids)
@@ -60,7 +61,7 @@ def login(settings: Settings, paths: Paths, ids: Ids, sender: Address) -> Iterat
             raise UserError(msg, "look at: docker logs mail", exit_code=Exit.TRY_AGAIN)
         yield Login(f"{name}@{sender.domain}", password)
     finally:
-        with apply.edit_lock(paths, ids):
+        with locks.edit_lock(paths, ids):
             apply.remove(path)
             _, outcome = reconcile.reconcile(settings, paths, ids)
         reconcile.serve(paths, ids, outcome.effect)
@@ -70,7 +71,7 @@ def sweep(paths: Paths, ids: Ids) -> bool:
     """Remove what has ended, whoever made it; whether there was any. Whoever calls reconciles."""
     ended = [path for path, loan in load.loans(paths).items() if loan is None or loan.expired]
     if ended:
-        with apply.edit_lock(paths, ids):
+        with locks.edit_lock(paths, ids):
             for path in ended:
                 apply.remove(path)
     return bool(ended)

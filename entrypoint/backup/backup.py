@@ -27,7 +27,7 @@ from entrypoint.backup.git import (
 from entrypoint.backup.index import Checked, Memory, Trouble
 from entrypoint.backup.manifest import Manifest
 from entrypoint.backup.tree import ABOUT, Item
-from entrypoint.common import identity, signing
+from entrypoint.common import identity, locks, signing
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.identity import Capability, Ids
@@ -130,11 +130,11 @@ class Backup:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with apply.backup_lock(self.paths, self.ids, _LOCK_WAIT):
+        with locks.backup_lock(self.paths, self.ids, _LOCK_WAIT):
             yield
 
     def _remember(self, memory: Memory) -> None:
-        with apply.edit_lock(self.paths, self.ids):
+        with locks.edit_lock(self.paths, self.ids):
             apply.write(self.paths.backup_memory, index.dump(memory), self.ids)
 
     def _memory(self) -> Memory:
@@ -178,9 +178,9 @@ class Backup:
         """The tree of this moment, and whether no certificate is being issued."""
         deadline = time.monotonic() + wait
         while True:
-            with apply.acme_lock(self.paths, self.ids) as free:
+            with locks.acme_lock(self.paths, self.ids) as free:
                 if free or time.monotonic() >= deadline:
-                    with apply.edit_lock(self.paths, self.ids):
+                    with locks.edit_lock(self.paths, self.ids):
                         files, left_out = load.owned(self.paths)
                         remembered = load.remembered(self.paths)
                     break

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from entrypoint.checks.runner import OVERRUN, Report
+from entrypoint.common import locks
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.identity import Ids
 from entrypoint.common.paths import Paths
@@ -122,5 +123,5 @@ def remember(memory: Memory, paths: Paths, ids: Ids) -> None:
             for (theme, name, subject), known in memory.findings.items()
         ],
     }  # fmt: skip
-    with apply.edit_lock(paths, ids, wait=_LOCK_WAIT):
+    with locks.edit_lock(paths, ids, wait=_LOCK_WAIT):
         apply.write(paths.doctor, json.dumps(content, indent=1).encode(), ids)

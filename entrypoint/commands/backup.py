@@ -19,12 +19,11 @@ from entrypoint.backup import restore as restores
 from entrypoint.backup.git import Access, Entry, Repository
 from entrypoint.backup.restore import Found
 from entrypoint.commands.context import Context
-from entrypoint.common import age, signing
+from entrypoint.common import age, locks, signing
 from entrypoint.common import identity as rights
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply
 from entrypoint.settings import model
 from entrypoint.state import load
 
@@ -276,7 +275,7 @@ def list_backups(
     access = _access(remote, key, host_key, token_file, paths) if remote else None
     _become_tambo(paths, ids)
     if access:
-        with apply.backup_lock(paths, ids, 60.0):
+        with locks.backup_lock(paths, ids, 60.0):
             repository = Repository(paths.backup_scratch)
             try:
                 repository.prepare()
@@ -363,7 +362,7 @@ def restore(
     own = _own_key()  # on the same machine the server's own key vouches too
     if os.geteuid() == 0:
         paths.data.mkdir(exist_ok=True)
-    apply.hold_instance(paths, ids)
+    locks.hold_instance(paths, ids)
     _become_tambo(paths, ids)
     if restores.left(paths):
         click.echo("Completing a restore that was interrupted.", err=True)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import click
 
-from entrypoint.common import identity
+from entrypoint.common import identity, locks
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply, reconcile
+from entrypoint.converge import reconcile
 from entrypoint.renewal import renewer
 from entrypoint.settings import model
 from entrypoint.settings.model import Settings
@@ -45,7 +45,7 @@ class Context:
 
         Yields the state as it is under the lock; an exception leaves everything as it was.
         """
-        with apply.edit_lock(self.paths, self.ids):
+        with locks.edit_lock(self.paths, self.ids):
             yield load.load(self.paths)
             _, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
         note = reconcile.serve(self.paths, self.ids, outcome.effect)

@@ -1,25 +1,20 @@
-"""Makes the disk as planned: compares, writes (common/files.py), removes; and the two locks.
+"""Makes the disk as planned: compares, writes (common/files.py), removes.
 
 Killed at any moment, a file is the old one or the new one, and the next run completes the plan.
+Who calls it holds a lock (common/locks.py).
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
-import fcntl
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint.common import files, identity
-from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids, Owner
-from entrypoint.common.paths import Paths
 from entrypoint.converge.plan import (
     Effect,
     File,
@@ -30,10 +25,6 @@ from entrypoint.converge.plan import (
     Plan,
 )
 from entrypoint.keys import certs, dkim
-
-# The lock's descriptor in PID 1: supervisord closes 5 and up when it reloads itself.
-_INSTANCE_FD = 3
-_LOCK_WAIT = 30.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -231,98 +222,3 @@ def sync_tree(root: Path) -> None:
 def move(source: Path, target: Path) -> None:
     """Rename a file or folder within the volume, for good."""
     files.move(source, target)
-
-
-@contextmanager
-def acme_lock(paths: Paths, ids: Ids) -> Iterator[bool]:
-    """Hold the lock of certificate issuing; yields whether it was free."""
-    fd = _lock_file(paths.acme_lock, ids)
-    try:
-        yield _try_lock(fd)
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def backup_lock(paths: Paths, ids: Ids, wait: float) -> Iterator[None]:
-    """Hold the lock of data/backup. Raises UserError (TRY_AGAIN) after `wait` seconds."""
-    fd = _lock_file(paths.backup_lock, ids)
-    try:
-        deadline = time.monotonic() + wait
-        while not _try_lock(fd):
-            if time.monotonic() > deadline:
-                msg = f"another backup has been going on for {wait:.0f} seconds"
-                raise UserError(msg, "try again later", exit_code=Exit.TRY_AGAIN)
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def edit_lock(paths: Paths, ids: Ids, wait: float = _LOCK_WAIT) -> Iterator[None]:
-    """Hold the lock for one change. Raises UserError (TRY_AGAIN) after `wait` seconds."""
-    try:
-        fd = _lock_file(paths.edit_lock, ids)
-    except OSError as error:
-        msg = f"{paths.state} is not ready: {error.strerror}"
-        raise UserError(
-            msg,
-            "wait until the container has started, and look at: docker logs mail",
-            exit_code=Exit.TRY_AGAIN,
-        ) from None
-    try:
-        deadline = time.monotonic() + wait
-        while not _try_lock(fd):
-            if time.monotonic() > deadline:
-                msg = f"another change has been going on for {wait:.0f} seconds"
-                raise UserError(
-                    msg,
-                    "try again; if it stays so: docker compose restart",
-                    exit_code=Exit.TRY_AGAIN,
-                )
-            time.sleep(0.02)
-        yield
-    finally:
-        os.close(fd)
-
-
-def hold_instance(paths: Paths, ids: Ids) -> None:
-    """Lock the volume for the life of this process and of what it execs.
-
-    Two servers on one queue would deliver everything twice. Raises UserError if another has it.
-    """
-    files.make_folder(paths.state)
-    fd = _lock_file(paths.instance_lock, ids)
-    if not _try_lock(fd):
-        os.close(fd)
-        msg = f"another tambo is running on this data folder ({paths.data} in the container)"
-        raise UserError(
-            msg,
-            "stop it first (docker ps shows it), or give this one a folder of its own",
-            exit_code=Exit.TRY_AGAIN,
-        )
-    if fd != _INSTANCE_FD:
-        os.dup2(fd, _INSTANCE_FD)
-        os.close(fd)
-    os.set_inheritable(_INSTANCE_FD, True)
-
-
-def _lock_file(path: Path, ids: Ids) -> int:
-    """The lock's descriptor. Whoever makes the file, root or not, it is tambo's."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    with files.folder(path.parent) as folder:
-        fd = os.open(path.name, flags, 0o600, dir_fd=folder)
-    if os.geteuid() == 0:
-        os.fchown(fd, ids.users[Owner.TAMBO], ids.groups[Owner.TAMBO])
-    return fd
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        raise
-    return True

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from entrypoint.common import rpc
+from entrypoint.common import locks, rpc
 from entrypoint.common.errors import UserError
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.identity import Ids
@@ -78,13 +78,13 @@ def pay(paths: Paths, ids: Ids) -> Effect:
 def _owed(paths: Paths, ids: Ids) -> Debt | None:
     # Without the lock somebody may be half way through a change. It is worth a short wait alone:
     # what is not struck out is paid twice.
-    with suppress(UserError), apply.edit_lock(paths, ids, _SHORT):
+    with suppress(UserError), locks.edit_lock(paths, ids, _SHORT):
         return pending.read(paths)
     return None
 
 
 def _settle(paths: Paths, ids: Ids, debt: Debt | None, served: Effect) -> None:
-    with suppress(UserError), apply.edit_lock(paths, ids, _SHORT):
+    with suppress(UserError), locks.edit_lock(paths, ids, _SHORT):
         pending.settle(paths, debt, served)
 
 
@@ -113,7 +113,7 @@ def refresh_exchangers(
             case Unknown(reason):
                 findings.append(_unknown(domain, reason, kept=domain in known))
     content = json.dumps({domain: list(known[domain]) for domain in sorted(known)}, indent=1)
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         apply.write(paths.mx, content.encode(), ids)
     return tuple(findings)
 

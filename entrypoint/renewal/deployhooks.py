@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from entrypoint.common import process
+from entrypoint.common import locks, process
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
@@ -40,7 +40,7 @@ class Reloads:
 
     def want(self, domain: Domain) -> None:
         """Have every executable run for `domain`."""
-        with apply.edit_lock(self.paths, self.ids):
+        with locks.edit_lock(self.paths, self.ids):
             pending = self.pending()
             for name in self._executables():
                 domains = dict.fromkeys((*pending.get(name, Pending()).domains, str(domain)))
@@ -63,7 +63,7 @@ class Reloads:
 
     def _settle(self, name: str, done: Collection[str], *, failed: bool) -> None:
         """Note how an executable fared; what was wanted meanwhile stays wanted."""
-        with apply.edit_lock(self.paths, self.ids):
+        with locks.edit_lock(self.paths, self.ids):
             pending = self.pending()
             item = pending.pop(name, Pending())
             left = tuple(domain for domain in item.domains if domain not in done)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
+from entrypoint.common import locks
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
@@ -29,7 +30,7 @@ _NOWHERE = Addresses(None, None)  # a key's record depends on no address
 
 def begin(settings: Settings, paths: Paths, ids: Ids, domain: Domain) -> tuple[DkimKey, ...]:
     """Make the next keys of a domain, if none are pending already; returns the pending ones."""
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         today = datetime.now(UTC).date()
         apply.make(plan.next_keys(settings, load.load(paths), paths, domain, today), ids)
         reconcile.reconcile(settings, paths, ids)
@@ -82,7 +83,7 @@ def _activate(
     What is pending goes last, so that until all else is done this does run again. Returns
     the selectors of the keys that changed hands: those that were `seen` and are still pending.
     """
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         have = load.load(paths).domain(domain)
         new = [key for key in have.pending if key in seen]
         if not new:
@@ -102,7 +103,7 @@ def _activate(
         _, outcome = reconcile.reconcile(settings, paths, ids)
     reconcile.serve(paths, ids, outcome.effect)
     reconcile.pay(paths, ids)  # if whoever did all of this before was killed right here
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         for key in new:
             apply.remove(paths.pending(domain) / key.file_name)
     return [str(key.selector) for key in new]
@@ -122,7 +123,7 @@ def _forget(paths: Paths, ids: Ids, domain: Domain, now: datetime, log: Log) -> 
     for key, when in load.load(paths).domain(domain).retired:
         if now < when + KEEP_RETIRED:
             continue
-        with apply.edit_lock(paths, ids):
+        with locks.edit_lock(paths, ids):
             apply.remove(paths.retired(domain) / retired_name(key, when))
         log(
             f"{domain}: the DKIM key {key.selector} is history; its record "

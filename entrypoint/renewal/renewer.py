@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
-from entrypoint.common import tlsprobe
+from entrypoint.common import locks, tlsprobe
 from entrypoint.common.errors import UserError
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.identity import Capability, Ids, raised
@@ -283,7 +283,7 @@ class Renewer:
         Not `patient`: the waiting time after a failure is not kept. A failure is remembered and
         logged, never raised.
         """
-        with apply.acme_lock(self.paths, self.ids) as free:
+        with locks.acme_lock(self.paths, self.ids) as free:
             if not free:
                 return Result.BUSY
             current = load.load(self.paths)
@@ -370,7 +370,7 @@ class Renewer:
             if strange:
                 msg = f"{', '.join(strange)}: not a variable of {hook.name}, which reads "
                 raise ValueError(msg + ", ".join(sorted(hook.variables)))
-        with apply.edit_lock(self.paths, self.ids):
+        with locks.edit_lock(self.paths, self.ids):
             apply.own_folder(asked.home, self.ids)
             # acme.sh takes a file for done once it is there: what a full disk or a kill left.
             for path in asked.home.rglob("*"):
@@ -392,7 +392,7 @@ class Renewer:
             return _SYSTEM_ROOTS
         with raised(Capability.DAC_OVERRIDE):
             private = Path(self.settings.acme_ca_bundle).read_bytes()
-        with apply.edit_lock(self.paths, self.ids):
+        with locks.edit_lock(self.paths, self.ids):
             roots = _SYSTEM_ROOTS.read_bytes() + b"\n" + private
             apply.write(self.paths.ca_bundle, roots, self.ids)
         return self.paths.ca_bundle
@@ -414,7 +414,7 @@ class Renewer:
 
     def _put(self, name: Domain, new: certs.Certificate) -> None:
         self.reloads.want(name)  # already now: tambo may be killed right after the installation
-        with apply.edit_lock(self.paths, self.ids):
+        with locks.edit_lock(self.paths, self.ids):
             apply.install_pair(self.paths.certs / name, new.chain, new.key, self.ids)
             _, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
         note = reconcile.serve(self.paths, self.ids, outcome.effect)
@@ -439,7 +439,7 @@ class Renewer:
         self.log(f"warn: {want.name}: no new certificate: {message}; {serves}. Fix: {fix}")
 
     def _note(self, want: Wanted, issue: Issue) -> None:
-        with apply.edit_lock(self.paths, self.ids):
+        with locks.edit_lock(self.paths, self.ids):
             path = self.paths.issues / f"{want.name}.json"
             apply.write(path, load.dump_issue(issue).encode(), self.ids)
         self._unwritten.pop(want.name, None)

@@ -15,7 +15,7 @@ from types import FrameType
 from entrypoint.accounts import temporary
 from entrypoint.backup import backup, schedule
 from entrypoint.checks import accounts
-from entrypoint.common import identity, log, rpc
+from entrypoint.common import identity, locks, log, rpc
 from entrypoint.common.errors import UserError
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.identity import Ids, Owner
@@ -153,7 +153,7 @@ class Keeper:
         self._next_findings = time.monotonic() + _FINDINGS
         # Taken before the work: an edit during it is seen the next time.
         self._seen = seen
-        with apply.edit_lock(self.paths, self.ids):
+        with locks.edit_lock(self.paths, self.ids):
             current, outcome = reconcile.reconcile(self.settings, self.paths, self.ids)
         for path in outcome.changed:
             log.log("keeper", f"changed {path}")

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from entrypoint import boot, cli
-from entrypoint.common import identity, log, process, version
+from entrypoint.common import identity, locks, log, process, version
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply, reconcile
+from entrypoint.converge import reconcile
 from entrypoint.dns.authoritative import Unknown
 from tests.unit.kit import EXAMPLE_COM, put_domain, tree
 
@@ -40,7 +40,7 @@ class Container:
         patch.setattr(os, "environ", dict(ENVIRON))
         patch.setattr(process, "replace", self._replace)
         # It would take descriptor 3, which is the tests' runner's.
-        patch.setattr(apply, "hold_instance", self._hold)
+        patch.setattr(locks, "hold_instance", self._hold)
         patch.setattr(identity, "mend", lambda path, _ids, owner: self.steps.append((path, owner)))
 
     def _hold(self, paths: Paths, _ids: Ids) -> None:

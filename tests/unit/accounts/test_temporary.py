@@ -11,12 +11,12 @@ import pytest
 from entrypoint.accounts import temporary
 from entrypoint.chasquid import userdb
 from entrypoint.chasquid.userdb import Denied, Scrypt
-from entrypoint.common import log, rpc
+from entrypoint.common import locks, log, rpc
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Address
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply, reconcile
+from entrypoint.converge import reconcile
 from entrypoint.converge.plan import Effect
 from entrypoint.services.keeper import Keeper
 from entrypoint.settings.model import Settings
@@ -35,7 +35,7 @@ def settings(paths: Paths, ids: Ids) -> Settings:
     wanted = asked(**PLAIN)
     paths.state.mkdir(parents=True)
     put_domain(paths, EXAMPLE_COM, users=USERS)
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         reconcile.reconcile(wanted, paths, ids)
     return wanted
 
@@ -125,7 +125,7 @@ def killed(settings: Settings, paths: Paths, ids: Ids, *, until: float) -> Path:
     """What a killed verb leaves."""
     users = {"i+test-x": Scrypt.of("secret", 1)}
     path = put(paths.lent / "x.json", Loan(EXAMPLE_COM, users, until).dump())
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         reconcile.reconcile(settings, paths, ids)
     return path
 
@@ -137,7 +137,7 @@ def test_after_its_time_every_change_takes_it_back(
     killed(settings, paths, ids, until=until)
     assert "i+test-x" in served(paths)
     monkeypatch.setattr(load.time, "monotonic", lambda: until)  # type: ignore[attr-defined]
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         reconcile.reconcile(settings, paths, ids)
     assert "i+test-x" not in served(paths)
 
@@ -183,7 +183,7 @@ def test_a_user_of_that_name_is_not_shadowed(settings: Settings, paths: Paths, i
     """What is lent never changes the log-in of a user who exists."""
     loan = Loan(EXAMPLE_COM, {"i": Scrypt.of("secret", 1)}, time.monotonic() + 100)
     put(paths.lent / "x.json", loan.dump())
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         reconcile.reconcile(settings, paths, ids)
     assert served(paths)["i"] == Denied()
 

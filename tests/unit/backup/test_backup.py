@@ -18,11 +18,11 @@ from entrypoint.backup.index import Memory
 from entrypoint.backup.schedule import Keeping
 from entrypoint.chasquid import userdb
 from entrypoint.chasquid.userdb import Scrypt
-from entrypoint.common import age, signing
+from entrypoint.common import age, locks, signing
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply, reconcile
+from entrypoint.converge import reconcile
 from entrypoint.settings.model import Settings
 from tests.unit.kit import EXAMPLE_COM, asked, put
 from tests.unit.settings.test_model import ssh_backup
@@ -47,7 +47,7 @@ class Box:
         values = {**ssh_backup(tmp_path), **plain, **more}
         self.settings = asked(**{name: value for name, value in values.items() if value})
         paths.state.mkdir(parents=True, exist_ok=True)
-        with apply.edit_lock(paths, ids):
+        with locks.edit_lock(paths, ids):
             reconcile.reconcile(self.settings, paths, ids)
         self.work = self.worker(self.settings)
 
@@ -229,7 +229,7 @@ def test_while_a_certificate_is_issued_its_files_wait(box: Box) -> None:
     box.run()
     put(box.paths.acme / "example.com/account.conf", "x")
     box.put("aliases", "a: i\n")
-    with apply.acme_lock(box.paths, box.ids) as free:
+    with locks.acme_lock(box.paths, box.ids) as free:
         assert free
         made = box.work.run()
     assert [entry.subject for entry in made] == ["aliases: add a@example.com"]
@@ -559,7 +559,7 @@ def test_the_keeper_looks_again_after_a_verb_was_at_work(
     keeping = Keeping(box.work, lambda: clock.now)
     with monkeypatch.context() as patch:
         patch.setattr(backup, "_LOCK_WAIT", 0.0)
-        with apply.backup_lock(box.paths, box.ids, 0.0):
+        with locks.backup_lock(box.paths, box.ids, 0.0):
             keeping.tick()
     assert box.subjects == []
     clock.now += 6

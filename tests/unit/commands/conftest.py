@@ -11,10 +11,11 @@ import pytest
 from entrypoint import cli
 from entrypoint.chasquid.userdb import Users
 from entrypoint.commands.context import Context
+from entrypoint.common import locks
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply, reconcile
+from entrypoint.converge import reconcile
 from entrypoint.state import load
 from tests.unit.kit import EXAMPLE_COM, asked
 
@@ -63,7 +64,7 @@ def server(
 ) -> Server:
     context = Context(asked(**SETTINGS), paths, ids)
     paths.state.mkdir(parents=True)
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         reconcile.reconcile(context.settings, paths, ids)
     monkeypatch.setattr(Context, "enter", classmethod(lambda _cls: context))
     return Server(context, capsys, monkeypatch)

@@ -15,10 +15,9 @@ from pydantic import SecretStr
 
 from entrypoint.backup.git import Access, Blob, Commit, Node
 from entrypoint.commands import backup as module
-from entrypoint.common import age, identity, signing
+from entrypoint.common import age, identity, locks, signing
 from entrypoint.common.identity import Ids
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply
 from tests.unit.backup.test_backup import FIRST, PRIVATE, PUBLIC, SIGN, VERIFY, Box, address, users
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import EXAMPLE_COM, put
@@ -48,7 +47,7 @@ def box(
     monkeypatch.setattr(module, "Paths", lambda: context.paths)
     monkeypatch.setattr(Ids, "image", classmethod(lambda _cls: context.ids))
     # It would take descriptor 3, which is the tests' runner's.
-    monkeypatch.setattr(apply, "hold_instance", lambda *_: None)
+    monkeypatch.setattr(locks, "hold_instance", lambda *_: None)
     monkeypatch.setattr(identity, "mend", lambda *_: None)
     monkeypatch.setattr(identity, "drop", lambda *_: None)
     monkeypatch.setattr(os, "environ", {})

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from entrypoint.commands.context import Context
-from entrypoint.common import tlsprobe
+from entrypoint.common import locks, tlsprobe
 from entrypoint.common.names import Domain
-from entrypoint.converge import apply, reconcile
+from entrypoint.converge import reconcile
 from entrypoint.keys import certs
 from entrypoint.renewal import acmesh, renewer
 from entrypoint.state import load
@@ -70,7 +70,7 @@ def configure(
 
 def put_in_place(server: Server, name: str, held: certs.Certificate) -> None:
     install(server.context.paths, name, held)
-    with apply.edit_lock(server.context.paths, server.context.ids):
+    with locks.edit_lock(server.context.paths, server.context.ids):
         reconcile.reconcile(server.context.settings, server.context.paths, server.context.ids)
 
 
@@ -224,7 +224,7 @@ def test_it_does_not_wait_for_the_keeper(
     configure: Callable[..., Server], pretender: Pretender
 ) -> None:
     server = configure()
-    with apply.acme_lock(server.context.paths, server.context.ids):
+    with locks.acme_lock(server.context.paths, server.context.ids):
         result = server.run("renew-cert")
     assert result.status == 75
     assert "another issuing is going on" in result.err

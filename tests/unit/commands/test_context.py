@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from entrypoint.commands.context import Context
-from entrypoint.common import identity, rpc
+from entrypoint.common import identity, locks, rpc
 from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply, reconcile
+from entrypoint.converge import reconcile
 from entrypoint.converge.plan import Effect
 from entrypoint.settings import model
 from entrypoint.settings.model import Settings
@@ -64,7 +64,7 @@ def test_a_change_is_served_after_the_lock_is_given_back(
     told: list[str] = []
 
     def request(_path: object, command: str) -> dict[str, bool]:
-        with apply.edit_lock(context.paths, context.ids, wait=0):
+        with locks.edit_lock(context.paths, context.ids, wait=0):
             told.append(command)
         return {"done": True}
 
@@ -89,7 +89,7 @@ def test_an_error_reconciles_nothing(context: Context, monkeypatch: pytest.Monke
     monkeypatch.setattr(reconcile, "serve", lambda _, __, effect: pytest.fail(f"served {effect}"))
     with pytest.raises(KeyError), context.change():
         raise KeyError
-    with apply.edit_lock(context.paths, context.ids, wait=0):
+    with locks.edit_lock(context.paths, context.ids, wait=0):
         pass
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from entrypoint.commands import dkim
+from entrypoint.common import locks
 from entrypoint.common.errors import Exit, UserError
-from entrypoint.converge import apply
 from entrypoint.dns.authoritative import Absent, Answer, Answers, Found, Unknown
 from entrypoint.keys.dkim import Algorithm
 from entrypoint.renewal import dkim as rotation
@@ -223,7 +223,7 @@ def test_a_volume_that_is_busy(server: Server) -> None:
         msg = "another change has been going on for 30 seconds"
         raise UserError(msg, exit_code=Exit.TRY_AGAIN)
 
-    server.patch.setattr(apply, "edit_lock", busy)
+    server.patch.setattr(locks, "edit_lock", busy)
     done = server.run("rotate-dkim", "example.com")
     assert (done.status, done.out) == (75, "")
     assert "another change" in done.err

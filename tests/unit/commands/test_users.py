@@ -15,7 +15,7 @@ import pytest
 from entrypoint.chasquid import userdb
 from entrypoint.chasquid.userdb import Denied, Plain, Scrypt
 from entrypoint.commands import users
-from entrypoint.common import rpc
+from entrypoint.common import locks, rpc
 from entrypoint.common.paths import Paths
 from entrypoint.common.rpc import AbsentError
 from entrypoint.converge import apply
@@ -448,8 +448,8 @@ def test_a_failed_edit_leaves_everything(server: Server) -> None:
 
 
 def test_a_busy_volume_is_said_so(server: Server) -> None:
-    real = apply.edit_lock
-    server.patch.setattr(apply, "edit_lock", lambda paths, ids: real(paths, ids, 0.02))
+    real = locks.edit_lock
+    server.patch.setattr(locks, "edit_lock", lambda paths, ids: real(paths, ids, 0.02))
     with real(server.context.paths, server.context.ids):
         done = server.run("add-user", "i@example.com")
     assert (done.status, done.out) == (75, "")

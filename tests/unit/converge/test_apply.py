@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 import stat
-import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.names import Domain, Selector
 from entrypoint.common.paths import Paths
@@ -28,7 +23,7 @@ from entrypoint.converge.plan import (
 )
 from entrypoint.keys import certs, dkim
 from entrypoint.keys.dkim import Algorithm
-from tests.unit.kit import EXAMPLE_COM, forked, put, tree
+from tests.unit.kit import EXAMPLE_COM, put, tree
 
 T, C = Owner.TAMBO, Owner.CHASQUID
 
@@ -285,118 +280,3 @@ def test_removing(paths: Paths, ids: Ids) -> None:
     apply.remove(path)
     apply.remove(path)
     assert not path.exists()
-
-
-# Locks
-
-
-@pytest.fixture
-def state(paths: Paths) -> Paths:
-    paths.state.mkdir(parents=True)
-    return paths
-
-
-def test_one_change_at_a_time(state: Paths, ids: Ids) -> None:
-    inside, most = 0, 0
-    guard = threading.Lock()
-
-    def change() -> None:
-        nonlocal inside, most
-        with apply.edit_lock(state, ids):
-            with guard:
-                inside += 1
-                most = max(most, inside)
-            time.sleep(0.002)
-            with guard:
-                inside -= 1
-
-    threads = [threading.Thread(target=change) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert (inside, most) == (0, 1)
-
-
-def test_a_lock_that_stays_taken_is_no_wait_for_ever(state: Paths, ids: Ids) -> None:
-    began = time.monotonic()
-    with (
-        apply.edit_lock(state, ids),
-        pytest.raises(UserError) as caught,
-        apply.edit_lock(state, ids, wait=0.05),
-    ):
-        pytest.fail("two at once")
-    assert 0.05 <= time.monotonic() - began < 5
-    assert caught.value.exit_code is Exit.TRY_AGAIN
-    assert str(caught.value) == (
-        "another change has been going on for 0 seconds\n"
-        "  fix: try again; if it stays so: docker compose restart"
-    )
-
-
-def test_a_lock_is_given_back_by_an_error_and_by_a_death(state: Paths, ids: Ids) -> None:
-    with pytest.raises(KeyError), apply.edit_lock(state, ids):
-        raise KeyError
-
-    def die_with_it() -> None:
-        with apply.edit_lock(state, ids, wait=0.0):
-            os._exit(7)
-
-    assert forked(die_with_it) == 7
-    with apply.edit_lock(state, ids, wait=0.0):
-        pass
-
-
-def test_a_volume_that_is_not_ready(paths: Paths, ids: Ids) -> None:
-    with (
-        pytest.raises(UserError, match=r"data/state is not ready: No such file") as caught,
-        apply.edit_lock(paths, ids),
-    ):
-        pytest.fail("locked")
-    assert caught.value.exit_code is Exit.TRY_AGAIN
-    assert "docker logs mail" in caught.value.fix
-
-
-def test_the_lock_files_are_private(state: Paths, ids: Ids) -> None:
-    with apply.edit_lock(state, ids):
-        assert stat.S_IMODE(state.edit_lock.stat().st_mode) == 0o600
-
-
-@pytest.mark.parametrize("is_free", [True, False])
-def test_two_servers_never_share_a_volume(paths: Paths, ids: Ids, is_free: bool) -> None:
-    """The lock is held by descriptor 3, over an exec, until the process ends."""
-    held, hold = os.pipe()
-    end, ending = os.pipe()
-
-    def serve() -> None:
-        os.close(ending)
-        if is_free:  # then the lock's own descriptor is 3 from the start
-            with suppress(OSError):
-                os.close(3)
-        apply.hold_instance(paths, ids)
-        assert os.get_inheritable(3)
-        os.set_inheritable(end, True)
-        os.set_inheritable(hold, True)
-        # Another program: what holds the lock now is the descriptor alone.
-        script = f"echo held >/proc/self/fd/{hold}; read _ </proc/self/fd/{end}"
-        os.execv("/bin/sh", ["sh", "-c", script])  # noqa: S606
-
-    status: list[int] = []
-    server = threading.Thread(target=lambda: status.append(forked(serve)))
-    server.start()
-    assert select.select([held], [], [], 10)[0]
-    assert os.read(held, 5) == b"held\n"
-
-    def second() -> None:
-        with pytest.raises(UserError) as caught:
-            apply.hold_instance(paths, ids)
-        assert caught.value.exit_code is Exit.TRY_AGAIN
-        assert "another tambo is running on this data folder" in caught.value.message
-
-    assert forked(second) == 0
-    os.write(ending, b"\n")
-    server.join(10)
-    assert status == [0]
-    assert forked(lambda: apply.hold_instance(paths, ids)) == 0
-    for fd in (held, hold, end, ending):
-        os.close(fd)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from entrypoint.common import rpc
+from entrypoint.common import locks, rpc
 from entrypoint.common.identity import Ids
 from entrypoint.common.paths import Paths
 from entrypoint.common.rpc import AbsentError, UnreachableError
-from entrypoint.converge import apply, pending, reconcile
+from entrypoint.converge import pending, reconcile
 from entrypoint.converge.pending import Ledger
 from entrypoint.converge.plan import Effect
 from tests.unit.kit import EXAMPLE_COM, asked, forked, put_domain
@@ -28,7 +28,7 @@ USERS = 'users { key: "i" value { denied {} } }\n'
 def paths(paths: Paths, ids: Ids) -> Paths:
     """Of a server at work, to which nothing is owed."""
     paths.state.mkdir(parents=True)
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         reconcile.reconcile(WANTED, paths, ids)
         pending.clear(paths)
     return paths
@@ -52,7 +52,7 @@ def owed(paths: Paths) -> Effect:
 
 
 def owe(paths: Paths, ids: Ids, effect: Effect) -> None:
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         Ledger(paths, ids)(effect)
 
 
@@ -61,7 +61,7 @@ def owe_and_die(paths: Paths, ids: Ids, effect: Effect) -> None:
 
 
 def reconciled(paths: Paths, ids: Ids) -> Effect:
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         return reconcile.reconcile(WANTED, paths, ids)[1].effect
 
 
@@ -119,7 +119,7 @@ def test_a_change_half_way_is_not_settled(
 ) -> None:
     """What was owed before the lock could be had may be of files that change right now."""
     owe(paths, ids, Effect.RESTART)
-    real = apply.edit_lock
+    real = locks.edit_lock
 
     @contextmanager
     def busy(paths: Paths, ids: Ids, wait: float = 30) -> Iterator[None]:
@@ -127,7 +127,7 @@ def test_a_change_half_way_is_not_settled(
         with real(paths, ids, 0.01):
             yield
 
-    monkeypatch.setattr(apply, "edit_lock", busy)
+    monkeypatch.setattr(locks, "edit_lock", busy)
     with real(paths, ids):
         assert reconcile.serve(paths, ids, Effect.RESTART) == ""
     assert (told, owed(paths)) == (["restart"], Effect.RESTART)

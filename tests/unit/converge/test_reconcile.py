@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.common import locks
 from entrypoint.common.errors import UserError
 from entrypoint.common.findings import Level
 from entrypoint.common.identity import Ids
@@ -33,7 +34,7 @@ ONE, TWO = Domain("mx1.example.net"), Domain("mx2.example.net")
 
 def run(paths: Paths, ids: Ids, **environ: str) -> apply.Outcome:
     paths.state.mkdir(parents=True, exist_ok=True)
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         return reconcile.reconcile(asked(**PLAIN, **environ), paths, ids)[1]
 
 
@@ -314,8 +315,8 @@ def test_a_new_exchanger_reaches_chasquid(ready: Paths, ids: Ids) -> None:
 def test_looking_up_waits_for_nobody_for_ever(
     ready: Paths, ids: Ids, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = apply.edit_lock
-    monkeypatch.setattr(apply, "edit_lock", lambda paths, ids: real(paths, ids, 0.02))
+    real = locks.edit_lock
+    monkeypatch.setattr(locks, "edit_lock", lambda paths, ids: real(paths, ids, 0.02))
     with real(ready, ids), pytest.raises(UserError, match="another change"):
         reconcile.refresh_exchangers(
             asked(**ELSEWHERE), ready, ids, answering(org=Absent(), net=Absent())

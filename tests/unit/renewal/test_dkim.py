@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.common import rpc
+from entrypoint.common import locks, rpc
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Selector
 from entrypoint.common.paths import Paths
@@ -54,7 +54,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def booted(wanted: Settings, paths: Paths, ids: Ids) -> None:
     paths.state.mkdir(parents=True, exist_ok=True)
-    with apply.edit_lock(paths, ids):
+    with locks.edit_lock(paths, ids):
         reconcile.reconcile(wanted, paths, ids)
         debts.clear(paths)
 
@@ -450,8 +450,8 @@ def test_keys_may_change_again_within_the_week(
 def test_nothing_to_do_writes_nothing(
     server: Settings, paths: Paths, ids: Ids, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("write", "remove", "edit_lock"):
-        monkeypatch.setattr(apply, name, lambda *_: pytest.fail("it wrote"))
+    for module, name in ((apply, "write"), (apply, "remove"), (locks, "edit_lock")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("it wrote"))
     dkim.advance(server, paths, ids, nobody, quiet, NOW)
 
 
@@ -578,7 +578,7 @@ def test_killed_before_chasquid_was_told_it_is_told_by_the_next(
         patch.setattr(rpc, "request", lambda *_: os._exit(7))
         assert forked(lambda: dkim.advance(server, paths, ids, right, quiet, NOW)) == 7
     assert requests == []
-    with apply.edit_lock(paths, ids):  # the keeper's own look: nothing is left to change
+    with locks.edit_lock(paths, ids):  # the keeper's own look: nothing is left to change
         _, outcome = reconcile.reconcile(server, paths, ids)
     assert outcome.effect is Effect.NONE
     dkim.advance(server, paths, ids, right, quiet, NOW)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.common import tlsprobe
+from entrypoint.common import locks, tlsprobe
 from entrypoint.common.errors import UserError
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.identity import Capability, Ids
@@ -401,7 +401,7 @@ class Machine:
         patch.setattr(renewal, "_SYSTEM_ROOTS", put(paths.root / "roots.pem", b"roots\n"))
         patch.setattr(renewal, "_LOOK", 0.0)
         paths.state.mkdir(parents=True)
-        with apply.edit_lock(paths, ids):
+        with locks.edit_lock(paths, ids):
             reconcile.reconcile(settings, paths, ids)
 
     def _renewal_window(self, *_: object) -> acmesh.Window | None:
@@ -691,7 +691,7 @@ def test_progress_is_acme_sh_s_words_without_the_certificate(machine: Machine) -
 
 
 def test_two_do_not_issue_at_once(machine: Machine) -> None:
-    with apply.acme_lock(machine.paths, machine.ids) as free:
+    with locks.acme_lock(machine.paths, machine.ids) as free:
         assert free
         assert machine.renewer().attempt(machine.want) is Result.BUSY
     assert machine.acme.requests == []
@@ -793,7 +793,7 @@ def test_killed_at_any_step_the_pair_is_whole_and_the_executables_run(
     put(machine.paths.reload / "tell", "#!/bin/sh\n").chmod(0o700)
     old, new = certificate(*WANT.names), certificate(*WANT.names)
     install(machine.paths, EXAMPLE_COM, old)
-    with apply.edit_lock(machine.paths, machine.ids):
+    with locks.edit_lock(machine.paths, machine.ids):
         reconcile.reconcile(machine.settings, machine.paths, machine.ids)
     before = tmp_path / "before"
     shutil.copytree(machine.paths.data, before)

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoint.common import identity, log, rpc
+from entrypoint.common import identity, locks, log, rpc
 from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply, pending, reconcile
+from entrypoint.converge import pending, reconcile
 from entrypoint.dns.authoritative import Absent, Found, Unknown
 from entrypoint.services import keeper
 from entrypoint.services.keeper import Keeper
@@ -45,7 +45,7 @@ class Watch:
         patch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: self.now))
         wanted = asked(**PLAIN, **environ)
         paths.state.mkdir(parents=True)
-        with apply.edit_lock(paths, ids):
+        with locks.edit_lock(paths, ids):
             reconcile.reconcile(wanted, paths, ids)
             pending.clear(paths)  # as the boot does
         self.keeper = Keeper(wanted, paths, ids)
@@ -103,7 +103,7 @@ def test_what_a_killed_verb_did_not_tell_is_told(watch: Watch, ids: Ids) -> None
     put_domain(watch.paths, EXAMPLE_COM, users=USERS)
 
     def verb() -> None:
-        with apply.edit_lock(watch.paths, ids):
+        with locks.edit_lock(watch.paths, ids):
             reconcile.reconcile(watch.keeper.settings, watch.paths, ids)
         os._exit(0)
 
@@ -260,8 +260,8 @@ def test_a_busy_volume_is_left_to_who_has_it(
 ) -> None:
     watch.look()
     put_domain(watch.paths, EXAMPLE_COM, aliases="a: i\n")
-    real = apply.edit_lock
-    monkeypatch.setattr(apply, "edit_lock", lambda paths, ids: real(paths, ids, 0.02))
+    real = locks.edit_lock
+    monkeypatch.setattr(locks, "edit_lock", lambda paths, ids: real(paths, ids, 0.02))
     with real(watch.paths, ids), pytest.raises(UserError):
         watch.look()
 
