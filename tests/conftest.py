@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
+MARKED = {"image": pytest.mark.image, "image/breaches": pytest.mark.long}  # by folder
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -62,8 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if (HERE / "image") in item.path.parents:
-            item.add_marker(pytest.mark.image)
+        for folder, mark in MARKED.items():
+            if HERE / folder in item.path.parents:
+                item.add_marker(mark)
     if hasattr(config, "workerinput"):  # one of several
         items.sort(key=lambda item: parallel().rank(item.nodeid))
 

@@ -21,6 +21,8 @@ from tests.support.server import DOMAIN, Server
 from tests.support.wait import wait_until
 from tests.unit.chasquid_reference import write_users
 
+pytestmark = pytest.mark.long
+
 USER = f"i@{DOMAIN}"
 ALIAS = f"info@{DOMAIN}"
 ALIASES = "# Mine.\ninfo: i\n"
@@ -229,7 +231,6 @@ def break_it(server: Server, path: Path, kind: Kind) -> None:
         replace(server, path, script, kind.content)
 
 
-@pytest.mark.long
 def test_nothing_stops_nothing_is_lost_and_each_is_reported_by_line(
     server: Server, secret: str, folder: Path
 ) -> None:

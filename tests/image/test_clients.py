@@ -22,6 +22,8 @@ from tests.support.server import DOMAIN, HOST, ROOT, Server
 from tests.support.smtp import SUBMISSION, SUBMISSIONS, Endpoint
 from tests.world.world import NONE, Delivery, World
 
+pytestmark = pytest.mark.long
+
 USER = f"i@{DOMAIN}"
 RECIPIENTS = ("you@example.net", "them@example.net")
 OTHER = f"other.{DOMAIN}"  # the same server by a name that its certificate does not have

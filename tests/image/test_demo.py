@@ -59,6 +59,7 @@ def test_every_verdict_passes(run: Demo) -> None:
         assert title in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("broken", "verdict"),
     [("dkim", "dkim   fail"), ("spf", "spf    softfail"), ("ptr", "PTR    unknown")],
@@ -71,6 +72,7 @@ def test_what_is_broken_is_named(run: Demo, broken: str, verdict: str) -> None:
     assert all(line.endswith("FAILED") for line in lines)
 
 
+@pytest.mark.long
 def test_a_demo_whose_authority_began_anew_passes_again(run: Demo) -> None:
     """Its containers were left by an earlier run; the certificate that tambo has is of no use."""
     checked(docker("restart", "--time", "1", f"{NAME}-pebble-1"))

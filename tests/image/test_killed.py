@@ -13,6 +13,8 @@ from tests.support.container import checked
 from tests.support.server import DOMAIN, Server
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.long
+
 BACK_WITHIN = 3.0  # seconds
 # Seconds after the start at which a first boot is killed: closest where keys are made.
 MOMENTS = [*(number * 0.03 for number in range(14)), 0.5, 0.65, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8]

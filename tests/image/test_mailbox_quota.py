@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import smtplib
 
+import pytest
+
 from tests.image.conftest import Servers
 from tests.support import smtp
 from tests.support.server import DOMAIN
 from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.long
 
 FULL, ROOM = f"i@{DOMAIN}", f"j@{DOMAIN}"
 

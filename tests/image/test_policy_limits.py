@@ -19,7 +19,7 @@ from tests.support.container import checked
 from tests.support.server import DOMAIN, Server
 from tests.support.wait import wait_until
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.long]
 
 CLIENTS = 50
 LIMIT = 30

@@ -11,7 +11,7 @@ from tests.support import smtp
 from tests.support.knocks import RATE, Knocks
 from tests.support.server import DOMAIN, Server
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.long]
 
 RESTARTS = 10
 

@@ -23,6 +23,8 @@ from tests.support.server import DOMAIN, Server
 from tests.support.wait import wait_until
 from tests.world.world import Delivery, World
 
+pytestmark = pytest.mark.long
+
 RATE = 5  # messages a second
 KEEPER = 45.0  # seconds in which the keeper sees what DNS shows
 USER = f"i@{DOMAIN}"

@@ -16,7 +16,7 @@ from tests.support.server import DOMAIN, HOST, Server
 from tests.support.wait import wait_until
 
 # Its first test asserts how long something takes, and the others go on from what it did.
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.long]
 
 USER = f"i@{DOMAIN}"
 QUIET = 8.0  # seconds in which a commit for a change would have come

@@ -14,6 +14,8 @@ from tests.support.container import Result, checked
 from tests.support.server import DOMAIN, HOST, Server
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.long
+
 FAILED = "warn: The backup has failed since"
 
 

@@ -66,7 +66,6 @@ def attack(shipped: Shipped, client: int) -> Counter[int]:
 
 
 @pytest.mark.alone
-@pytest.mark.long
 @pytest.mark.usefixtures("full")
 def test_twenty_bounces_leave_and_ordinary_mail_is_taken_meanwhile(
     shipped: Shipped, victim: Mailbox

@@ -149,7 +149,6 @@ def kill_chasquid(shipped: Shipped) -> None:
     wait_until(another, "another chasquid greets", timeout=90)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("login", [True, False], ids=["login", "forward"])
 @pytest.mark.parametrize("kind", ["ascii", "binary"])
 def test_forty_five_large_messages_to_a_dead_domain(
@@ -171,7 +170,6 @@ def test_forty_five_large_messages_to_a_dead_domain(
     assert accepted <= subjects(shipped), "nothing that was accepted is lost"
 
 
-@pytest.mark.long
 def test_a_killed_chasquid_with_a_large_queue_comes_back_and_loses_nothing(
     shipped: Shipped,
 ) -> None:

@@ -16,6 +16,8 @@ from tests.support.container import checked, docker
 from tests.support.peers import Front
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.long
+
 KILLED = "killed.example"
 PORT = 14005  # of the front: it counts the orders
 # Seconds after acme.sh's start: before it has an account, an order, an answer, a certificate.

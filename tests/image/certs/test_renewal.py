@@ -29,7 +29,7 @@ from tests.support.smtp import Endpoint
 from tests.support.wait import wait_until
 from tests.world.world import World
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.long]
 
 RATE = 50  # connections a second
 SEEN_WITHIN = 2.0  # seconds after its installation, for every new session

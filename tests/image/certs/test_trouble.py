@@ -20,6 +20,8 @@ from tests.support.peers import Front, NameServer
 from tests.support.smtp import Endpoint
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.long
+
 WRONG_CLOCKS = ("behind", "ahead")
 GIVEN_UP = 150.0  # seconds after which acme.sh has given up
 
