@@ -142,6 +142,12 @@ def move(source: Path, target: Path) -> None:
         _sync(old)
 
 
+def sync(path: Path) -> None:
+    """Make what was renamed or removed in a folder survive a power cut."""
+    with folder(path) as fd:
+        _sync(fd)
+
+
 def _sync(dir_fd: int) -> None:
     """Make what was renamed or removed in a folder survive a power cut."""
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)

@@ -109,9 +109,8 @@ def install_pair(folder: Path, chain: bytes, key: bytes, ids: Ids) -> None:
         write(aside / name, content, ids)
     if not _exchange(aside, folder):
         for name in (certs.KEY, certs.CHAIN):
-            (aside / name).replace(folder / name)
-        _sync(folder)
-    _sync(folder.parent)
+            files.move(aside / name, folder / name)
+    files.sync(folder.parent)
     shutil.rmtree(aside)
 
 
@@ -168,15 +167,6 @@ def _link(link: Link, ids: Ids, owe: Owe) -> bool:
     return _give(link.path, ids, link.owner, link.group, None)
 
 
-def _sync(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _remove_others(plan: Plan, owe: Owe) -> list[tuple[Path, Effect]]:
     planned = {
         path
@@ -216,7 +206,7 @@ def sync_tree(root: Path) -> None:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        _sync(Path(folder))
+        files.sync(Path(folder))
 
 
 def move(source: Path, target: Path) -> None:

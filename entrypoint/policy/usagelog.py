@@ -16,6 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from entrypoint.common import files
 from entrypoint.common.limit import DAY, Usage
 from entrypoint.policy import abuse
 
@@ -113,9 +114,7 @@ class Ledger:
             for login, items in sorted(sums.items())
             for hour, count in sorted(abuse.by_hour(items).items())
         )
-        aside = path.with_suffix(".new")
-        aside.write_text(text)
-        aside.replace(path.with_suffix(".hours"))
+        files.write(path.with_suffix(".hours"), text.encode())
         path.unlink()
 
 

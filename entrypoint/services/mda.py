@@ -50,6 +50,7 @@ def deliver(root: Path, sender: str, recipient: str, message: bytes) -> Path:
     now = time.time()
     name = f"{int(now)}.M{int(now % 1 * 1e6)}P{os.getpid()}R{secrets.token_hex(8)}.{host}"
     aside, final = maildir / "tmp" / name, maildir / "new" / f"{name},S={len(content)}"
+    # Not files.write: a Maildir has its own protocol (tmp/ to new/), and many write at a time.
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(fd, "wb") as stream:  # noqa: PTH123 (a descriptor)

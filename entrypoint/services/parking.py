@@ -206,6 +206,7 @@ def later(source: Path, target: Path, seconds: int) -> None:
 
     Raises OSError. One that does not say when it was created is copied as it is.
     """
+    # Not files.write: a message has many MB, and is copied piece by piece.
     fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     to = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with open(fd, "rb") as reader, open(to, "wb") as writer:  # noqa: PTH123 (descriptors)
@@ -224,7 +225,10 @@ def later(source: Path, target: Path, seconds: int) -> None:
 
 
 def sync(folder: Path) -> None:
-    """What was renamed or removed there stays so. Raises OSError."""
+    """What was renamed or removed there stays so. Raises OSError.
+
+    Not files.sync: that refuses a queue that is a link, which chasquid takes.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from entrypoint.common import files
+
 _MAX_FILE = 64 << 20  # bytes
 
 
@@ -61,22 +63,17 @@ class StrangersFile:
     def _saved(self, watch: int) -> None:
         asyncio.get_running_loop().remove_reader(watch)
         os.close(watch)
-        os.waitpid(self._child, 0)
-        self._child = 0
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._child:
+            os.waitpid(self._child, 0)
+            self._child = 0
 
     def save_now(self, content: dict[str, Any]) -> None:
-        """The old file or the new one, never half of it. A failure is logged."""
-        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        """Write it, after a child that is at it has ended. A failure is logged."""
+        self._wait()
         try:
-            aside.unlink(missing_ok=True)  # one that was killed may have left it
-            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb") as stream:
-                stream.write(json.dumps(content).encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            os.fsync(folder)
-            os.close(folder)
+            files.write(self.path, json.dumps(content).encode())
         except OSError as error:
             self.log("smtp", f"error: {self.path} cannot be written: {error.strerror}")
