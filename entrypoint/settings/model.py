@@ -623,17 +623,12 @@ def load(environ: Mapping[str, str], hooks: Path = acmehooks.FOLDER) -> Settings
     raw: dict[str, str] = {}
     from_file: set[str] = set()
     for name, key in _NAMES.items():
-        value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
-        if value and path:
-            problems[name] = f"both {name} and {name}_FILE are set; keep one of them"
-        elif path:
-            try:
-                raw[key] = _read(path)
-                from_file.add(name)
-            except ValueError as error:
-                problems[name] = f"{name}_FILE: {error}"
-        elif value:
-            raw[key] = value
+        try:
+            raw[key] = _value(environ, name)
+        except ValueError as error:
+            problems[name] = str(error)
+        if environ.get(f"{name}_FILE"):
+            from_file.add(name)
     hook = _hook(raw.get("acme_dns", ""), hooks, problems)
     lexicon, wrong = _lexicon_options(environ, raw.get("lexicon_provider", ""))
     theirs = hook.variables if hook else frozenset()
@@ -706,10 +701,11 @@ def load_access(environ: Mapping[str, str]) -> BackupAccess:
     }
     found: dict[str, Any] = {}
     for name, check in names.items():
-        value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
         try:
-            if path:
-                value = _read(path)
+            value = _value(environ, name)
+        except ValueError as error:
+            raise UserError(str(error), exit_code=Exit.SETTINGS) from None
+        try:
             if value.strip():
                 found[name] = check(value)
         except ValueError as error:
@@ -722,11 +718,6 @@ def load_access(environ: Mapping[str, str]) -> BackupAccess:
     )  # fmt: skip
 
 
-def read_file(path: str) -> str:
-    """What a file of the owner's holds. Raises ValueError, which never shows the content."""
-    return _read(path)
-
-
 def log_style(environ: Mapping[str, str]) -> str:
     """How to log (see output.configure), also while the settings have problems; never raises.
 
@@ -736,7 +727,7 @@ def log_style(environ: Mapping[str, str]) -> str:
     for name in ("LOG_FORMAT", "LOG_PRIVACY"):
         value = environ.get(name, "")
         with suppress(ValueError):
-            value = value or _read(environ[f"{name}_FILE"]) if f"{name}_FILE" in environ else value
+            value = _value(environ, name)
         values[name] = value.strip().lower()
     style = log.JSON if values["LOG_FORMAT"] == "json" else log.TEXT
     private = values["LOG_PRIVACY"] not in ("", "off")
@@ -765,22 +756,15 @@ def provider_variables(
     found: dict[str, SecretStr] = {}
     problems: dict[str, str] = {}
     for name in sorted(hook.variables):
-        value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
-        if f"{name}_FILE" in hook.variables:
-            path = ""  # a variable of the hook's own
+        is_own = f"{name}_FILE" in hook.variables  # a variable of the hook's, and no file for us
         try:
-            if value and path:
-                msg = f"both {name} and {name}_FILE are set; keep one of them"
-                raise ValueError(msg)
-            if path:
-                value = _read(path)
-            acmehooks.check(name, value.strip())
+            value = (environ.get(name, "") if is_own else _value(environ, name)).strip()
+            acmehooks.check(name, value)
         except ValueError as error:
-            text = str(error)
-            problems[name] = text if text.startswith((name, "both")) else f"{name}_FILE: {text}"
+            problems[name] = str(error)
             continue
-        if value.strip():
-            found[name] = SecretStr(value.strip())
+        if value:
+            found[name] = SecretStr(value)
     return found, problems
 
 
@@ -798,21 +782,31 @@ def _lexicon_options(
         if not re.fullmatch(rf"LEXICON_{provider}_[A-Z0-9_]{{1,60}}", variable):
             continue
         name = variable.removesuffix("_FILE")
-        value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
         try:
-            if value and path:
-                msg = f"both {name} and {name}_FILE are set; keep one of them"
-                raise ValueError(msg)
-            value = (_read(path) if path else value).strip()
+            found[name] = SecretStr(_value(environ, name).strip())
         except ValueError as error:
-            text = str(error)
-            problems[name] = text if text.startswith("both") else f"{name}_FILE: {text}"
-            continue
-        found[name] = SecretStr(value)
+            problems[name] = str(error)
     return found, problems
 
 
-def _read(path: str) -> str:
+def _value(environ: Mapping[str, str], name: str) -> str:
+    """What NAME is set to, or what the file that NAME_FILE names holds; empty if neither is set.
+
+    Raises ValueError, which says all and never shows the content.
+    """
+    value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
+    if value and path:
+        msg = f"both {name} and {name}_FILE are set; keep one of them"
+        raise ValueError(msg)
+    try:
+        return read_file(path) if path else value
+    except ValueError as error:
+        msg = f"{name}_FILE: {error}"
+        raise ValueError(msg) from None
+
+
+def read_file(path: str) -> str:
+    """What a file of the owner's holds. Raises ValueError, which never shows the content."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(_MAX_FILE + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,17 @@ def test_the_door_to_a_backup_needs_no_other_setting(tmp_path: Path) -> None:
     assert model.load_access({}) == model.BackupAccess()
     with pytest.raises(UserError, match="BACKUP_GIT_KEY: is not a private key"):
         model.load_access({"BACKUP_GIT_KEY": "hunter2"})
+
+
+@pytest.mark.parametrize("read", [model.load, model.load_access])
+def test_what_opens_the_backup_is_read_from_files_as_every_setting_is(
+    tmp_path: Path, read: Callable[[dict[str, str]], object]
+) -> None:
+    given = {"MAIL_HOSTNAME": HOST, **ssh_backup(tmp_path)}
+    with pytest.raises(UserError) as caught:
+        read({**given, "BACKUP_GIT_KEY": KEY})
+    assert "both BACKUP_GIT_KEY and BACKUP_GIT_KEY_FILE are set; keep one" in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        read({**given, "BACKUP_GIT_KEY_FILE": "/nonexistent"})
+    wrong = "BACKUP_GIT_KEY_FILE: cannot read '/nonexistent': No such file or directory"
+    assert wrong in str(caught.value)
