@@ -82,7 +82,7 @@ def keep(settings: Settings, paths: Paths, ids: Ids, log: Log, stop: threading.E
     while not stop.wait(_TICK):
         try:
             keeping.tick()
-        except Exception as error:  # the next look may go better
+        except Exception as error:  # noqa: BLE001 (the next look may go better)
             log(f"error: {type(error).__name__}: {error}")
 
 

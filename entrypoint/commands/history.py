@@ -82,7 +82,7 @@ def show_message(what: str, days: float | None, limit: int, as_json: bool) -> in
         messages, others = _find(context, what.strip(), since, limit)
     except UnreachableError as error:
         raise UserError(
-            f"the history cannot be read: {error}",  # noqa: EM102
+            f"the history cannot be read: {error}",
             "see: docker exec mail status",
             exit_code=Exit.TRY_AGAIN,
         ) from None

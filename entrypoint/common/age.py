@@ -23,7 +23,7 @@ def check_recipient(text: str) -> str:
         if not _RECIPIENT.fullmatch(word):
             raise ValueError
         x25519.Recipient.from_str(word)
-    except Exception:  # pyrage's errors have no common class
+    except (ValueError, pyrage.RecipientError):
         msg = (
             f"{word[:80]!a} is not an age recipient (age1 and 58 characters); "
             "backup --new-key makes one"
@@ -51,7 +51,7 @@ def identities(text: str) -> tuple[str, ...]:
 def _usable(identity: str) -> bool:
     try:
         x25519.Identity.from_str(identity)
-    except Exception:  # pyrage's errors have no common class
+    except pyrage.IdentityError:
         return False
     return True
 

@@ -88,7 +88,7 @@ def run_as(ids: Ids, owner: Owner, work: Callable[[], object]) -> int:
         status = 0
     except UserError as error:
         print(error, file=sys.stderr)
-    except Exception:  # shown: the process ends here
+    except Exception:  # noqa: BLE001 (shown: the process ends here)
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -33,7 +33,7 @@ def every(items: Sequence[_T], work: Callable[[_T], _R], seconds: float) -> list
                 return
             try:
                 results[index] = work(items[index])
-            except Exception as error:  # it is raised where it is waited for
+            except Exception as error:  # noqa: BLE001 (raised where it is waited for)
                 errors.append(error)
             with done:
                 left -= 1

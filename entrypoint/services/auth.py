@@ -90,7 +90,7 @@ def main() -> int:
     identity.drop(ids, Owner.AUTH)
     try:
         asyncio.run(Auth(Path(paths.passwords.name), Path(paths.auth_questions.name)).run(*sockets))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (logged: the process ends here)
         output.log("auth", f"error: {type(error).__name__}: {error}. Starting again.")
         time.sleep(1.5)  # the supervisor does not wait
         return 1

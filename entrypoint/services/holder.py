@@ -327,17 +327,21 @@ class Holder:
     async def _keep(self) -> None:
         """Start chasquid, and start it again whenever it ends."""
         while not self._stopping:
-            delay = _BACK_OFF[min(self._deaths, len(_BACK_OFF) - 1)]
-            if delay:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._respawn.wait(), delay)
-            self._respawn.clear()
-            await self._may_start.wait()
-            if self._stopping:
-                return
-            self._settle()
-            self._start()
-            await self._ended.wait()
+            await self._live_once()
+
+    async def _live_once(self) -> None:
+        """Start chasquid when it may start, unless it has to stop by then; wait for its end."""
+        delay = _BACK_OFF[min(self._deaths, len(_BACK_OFF) - 1)]
+        if delay:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._respawn.wait(), delay)
+        self._respawn.clear()
+        await self._may_start.wait()
+        if self._stopping:
+            return
+        self._settle()
+        self._start()
+        await self._ended.wait()
 
     def _allowance(self) -> int | None:
         if self.budget is None:

@@ -68,7 +68,7 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
             keeper.look()
         except (OSError, UserError) as error:
             log.log("keeper", f"error: {error}")
-        except Exception:
+        except Exception:  # noqa: BLE001 (the next look may go better)
             log.log("keeper", f"error: {traceback.format_exc()}")
     return 0
 
@@ -79,7 +79,7 @@ def _rotate(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -
             dkim.advance(settings, paths, ids, Authoritative(), lambda text: log.log("dkim", text))
         except (OSError, UserError) as error:
             log.log("dkim", f"error: {error}")
-        except Exception:
+        except Exception:  # noqa: BLE001 (the next look may go better)
             log.log("dkim", f"error: {traceback.format_exc()}")
 
 
@@ -89,7 +89,7 @@ def _look_daily(settings: Settings, paths: Paths, ids: Ids, stop: threading.Even
             doctor.look_if_due(settings, paths, ids, lambda text: log.log("doctor", text))
         except OSError as error:
             log.log("doctor", f"error: {error}")
-        except Exception:
+        except Exception:  # noqa: BLE001 (the next look may go better)
             log.log("doctor", f"error: {traceback.format_exc()}")
 
 
@@ -115,7 +115,7 @@ def _renew(renewer: Renewer, paths: Paths, stop: threading.Event) -> None:
             renewer.tick()
         except (OSError, UserError) as error:
             log.log("certs", f"error: {error}")
-        except Exception:
+        except Exception:  # noqa: BLE001 (the next look may go better)
             log.log("certs", f"error: {traceback.format_exc()}")
         if stop.wait(_TICK):
             return

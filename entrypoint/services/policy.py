@@ -93,7 +93,7 @@ def main() -> int:
     os.umask(0o077)
     try:
         asyncio.run(Policy(paths).run(*doors))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (logged: the process ends here)
         output.log("policy", f"error: {type(error).__name__}: {error}. Starting again.")
         time.sleep(1.5)  # the supervisor does not wait
         return 1

@@ -350,7 +350,7 @@ def _signature(raw: bytes, index: int, value: bytes, ask: Ask) -> Signature:
 
     try:
         verified = bool(dkimpy.DKIM(raw).verify(index, dnsfunc=key))
-    except Exception as error:  # of its own, of the key's parser, of two libraries of cryptography
+    except Exception as error:  # noqa: BLE001 (dkimpy's, or of the libraries below it)
         return replace(item, ok=False, why=clean(str(error)))
     why = "" if verified else "the key in DNS is not the one that signed"
     return replace(item, ok=verified, why=why)

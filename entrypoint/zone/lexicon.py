@@ -448,7 +448,7 @@ def _within(seconds: float, call: Callable[[], _T], account: Account) -> _T:
     def work() -> None:
         try:
             answers.put((call(), None))
-        except BaseException as error:  # a thread has nobody else to tell
+        except BaseException as error:  # noqa: BLE001 (a thread has nobody else to tell)
             answers.put((None, error))
 
     threading.Thread(target=work, daemon=True).start()

@@ -107,7 +107,7 @@ def forked(work: Callable[[], object]) -> int:
     if pid == 0:
         try:
             work()
-        except BaseException:  # the child must not return into pytest
+        except BaseException:  # noqa: BLE001 (the child must not return into pytest)
             os._exit(99)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -27,7 +27,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any] | None) -> No
         assert command == "status"
         assert timeout <= 5, "Docker waits no longer"
         if status is None:
-            raise UnreachableError("No such file or directory")  # noqa: EM101
+            raise UnreachableError("No such file or directory")
         return status
 
     monkeypatch.setattr(rpc, "request", request)

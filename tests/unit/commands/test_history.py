@@ -136,7 +136,7 @@ def test_an_id_that_begins_like_an_option(server: Server) -> None:
 
 def test_without_a_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def request(*_: object) -> Mapping[str, Any]:
-        raise UnreachableError("Connection refused")  # noqa: EM101
+        raise UnreachableError("Connection refused")
 
     monkeypatch.setattr(rpc, "request", request)
     result = server.run("show-message", ONE)

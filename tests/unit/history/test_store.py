@@ -207,11 +207,11 @@ def test_what_waiting_mends_is_no_damage(tmp_path: Path) -> None:
 
 
 def test_one_that_was_removed_is_noticed(store: Store, tmp_path: Path) -> None:
-    assert store.is_there
+    at_first = store.is_there
     (tmp_path / NAME).rename(tmp_path / "elsewhere")
-    assert not store.is_there
+    removed = store.is_there
     (tmp_path / NAME).write_bytes(b"")
-    assert not store.is_there
+    assert (at_first, removed, store.is_there) == (True, False, False)
 
 
 def test_readers_write_nothing(tmp_path: Path) -> None:

@@ -337,7 +337,7 @@ def test_the_program_drops_root_first_and_ends_when_told(
             if self.rounds == 1:
                 raise OSError(28, "No space left on device")
             if self.rounds == 2:
-                raise UserError("busy")  # noqa: EM101
+                raise UserError("busy")
             handlers[15](15, None)
 
     class Idle:
