@@ -282,11 +282,18 @@ def verify(
 
     Raises UnverifiedError.
     """
+    return manifest.verify(signed_lines(tree, contents), *_signed(tree, contents), keys)
+
+
+def _signed(
+    tree: Mapping[str, Node], contents: Mapping[str, bytes]
+) -> tuple[bytes | None, bytes | None]:
+    """A commit's manifest and its signature; None for one that is not there."""
     content, signature = (
         contents[tree[name].oid] if name in tree else None
         for name in (manifest.NAME, manifest.SIGNATURE)
     )
-    return manifest.verify(signed_lines(tree, contents), content, signature, keys)
+    return content, signature
 
 
 _BATCH = 32  # commits that are looked at together
@@ -294,44 +301,56 @@ _BATCH = 32  # commits that are looked at together
 
 def verified(repository: Repository, head: str, keys: Sequence[str]) -> frozenset[str]:
     """Of the commits up to `head` those that one of these verification keys vouches for."""
-    lines: dict[Node, str] = {}  # what a manifest says of it
-
-    def judge(batch: Mapping[str, Mapping[str, Node]]) -> Iterator[str]:
-        new, signed = set(), set()
-        for tree in batch.values():
-            for path, node in tree.items():
-                if path in manifest.NAMES:
-                    signed.add(node)
-                elif node not in lines:
-                    new.add(node)
-        try:
-            contents = repository.read(node.oid for node in new | signed)
-        except GitError:  # there is more in it than any backup holds
-            if len(batch) > 1:
-                for oid, tree in batch.items():
-                    yield from judge({oid: tree})
-            return
-        for node in new:
-            lines[node] = manifest.line(contents[node.oid], executable=node.executable)
-        for oid, tree in batch.items():
-            content, signature = (
-                contents[tree[name].oid] if name in tree else None
-                for name in (manifest.NAME, manifest.SIGNATURE)
-            )
-            said = {path: lines[node] for path, node in tree.items() if path not in manifest.NAMES}
-            with suppress(manifest.UnverifiedError):
-                manifest.verify(said, content, signature, keys)
-                yield oid
-
+    verifier = _Verifier(repository, keys)
     found: set[str] = set()
     batch: dict[str, Mapping[str, Node]] = {}
     for oid, tree in repository.trees(head):
         if tree is not None:
             batch[oid] = dict(tree)
         if len(batch) >= _BATCH:
-            found |= set(judge(batch))
+            found |= set(verifier.judge(batch))
             batch = {}
-    return frozenset(found | set(judge(batch)))
+    return frozenset(found | set(verifier.judge(batch)))
+
+
+@dataclass
+class _Verifier:
+    """Verifies commits in batches. A file that several commits share is read and hashed once."""
+
+    repository: Repository
+    keys: Sequence[str]
+    lines: dict[Node, str] = field(default_factory=dict)  # what a manifest says of it
+
+    def judge(self, batch: Mapping[str, Mapping[str, Node]]) -> Iterator[str]:
+        """The ids of those that are vouched for."""
+        try:
+            contents = self._read(batch)
+        except GitError:  # there is more in it than any backup holds
+            if len(batch) > 1:
+                for oid, tree in batch.items():
+                    yield from self.judge({oid: tree})
+            return
+        for oid, tree in batch.items():
+            said = {
+                path: self.lines[node] for path, node in tree.items() if path not in manifest.NAMES
+            }
+            with suppress(manifest.UnverifiedError):
+                manifest.verify(said, *_signed(tree, contents), self.keys)
+                yield oid
+
+    def _read(self, batch: Mapping[str, Mapping[str, Node]]) -> Mapping[str, bytes]:
+        """The contents that are needed, and the lines of the files among them. Raises GitError."""
+        new, signed = set(), set()
+        for tree in batch.values():
+            for path, node in tree.items():
+                if path in manifest.NAMES:
+                    signed.add(node)
+                elif node not in self.lines:
+                    new.add(node)
+        contents = self.repository.read(node.oid for node in new | signed)
+        for node in new:
+            self.lines[node] = manifest.line(contents[node.oid], executable=node.executable)
+        return contents
 
 
 class IdentityError(UserError):

@@ -171,7 +171,42 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
             present.add(name)
         return value
 
-    keys, selectors, damaged = [], set(), set()
+    keys, selectors, damaged = _active_keys(folder, good, findings)
+    pending = _keys(paths.pending(domain), findings)
+    retired = _keys(paths.retired(domain), findings)
+    selectors |= {str(key.selector) for key, _ in (*pending, *retired)}
+    users: userdb.Users = read("users", userdb.parse)
+    texts = []
+
+    def parse_aliases(text: str) -> aliases.Aliases:
+        texts.append(text)
+        return aliases.parse(text, domain)
+
+    rules: aliases.Aliases = read("aliases", parse_aliases)
+    allowed: grants.Senders = read("senders", grants.parse)
+    return DomainState(
+        provider=_provider(folder / "acme.env", findings),
+        users=users,
+        aliases=rules,
+        aliases_text="".join(texts) if "aliases" in present else "",
+        senders=allowed,
+        keys=keys,
+        pending=tuple(key for key, _ in pending),
+        retired=tuple((key, when) for key, when in retired if when),
+        selectors=selectors,
+        damaged=damaged,
+        broken=frozenset(broken),
+        present=frozenset(present),
+    )
+
+
+def _active_keys(
+    folder: Path, good: Path, findings: list[Finding]
+) -> tuple[tuple[dkim.DkimKey, ...], frozenset[str], frozenset[str]]:
+    """A domain's keys that sign, the selectors of all that are meant to, and those of the damaged
+    ones that have no last good copy."""
+    keys: list[dkim.DkimKey] = []
+    selectors, damaged = set(), set()
     # Also those that are gone but for their good copy: a key is given up on purpose or not at all.
     names = {path.name for place in (folder, good) for path in place.glob("dkim:*.pem")}
     for path in (folder / name for name in sorted(names)):
@@ -195,32 +230,7 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
             keys.append(key)
         else:
             damaged.add(str(selector))
-    pending = _keys(paths.pending(domain), findings)
-    retired = _keys(paths.retired(domain), findings)
-    selectors |= {str(key.selector) for key, _ in (*pending, *retired)}
-    users: userdb.Users = read("users", userdb.parse)
-    texts = []
-
-    def parse_aliases(text: str) -> aliases.Aliases:
-        texts.append(text)
-        return aliases.parse(text, domain)
-
-    rules: aliases.Aliases = read("aliases", parse_aliases)
-    allowed: grants.Senders = read("senders", grants.parse)
-    return DomainState(
-        provider=_provider(folder / "acme.env", findings),
-        users=users,
-        aliases=rules,
-        aliases_text="".join(texts) if "aliases" in present else "",
-        senders=allowed,
-        keys=tuple(keys),
-        pending=tuple(key for key, _ in pending),
-        retired=tuple((key, when) for key, when in retired if when),
-        selectors=frozenset(selectors),
-        damaged=frozenset(damaged),
-        broken=frozenset(broken),
-        present=frozenset(present),
-    )
+    return tuple(keys), frozenset(selectors), frozenset(damaged)
 
 
 @dataclass(frozen=True)

@@ -201,14 +201,7 @@ def _service(record: Record, values: tuple[str, ...]) -> Verdict:
 def _spf(record: Record, values: tuple[str, ...], addresses: Addresses, ask: Ask) -> Verdict:
     found = [value for value in values if Spf.is_one(value)]
     if not found:
-        garbled = next((value for value in values if "v=spf1" in value.lower()), None)
-        if garbled:
-            return _different(
-                record, (garbled,),
-                "it must begin with v=spf1 and a space, with nothing before: no quotes, no space",
-                _change(record, _merged(_meant(garbled), record)),
-            )  # fmt: skip
-        return _missing(record)
+        return _no_spf(record, values)
     change = _change(record, _merged(found, record))
     if len(found) > 1:
         return _different(
@@ -224,6 +217,26 @@ def _spf(record: Record, values: tuple[str, ...], addresses: Addresses, ask: Ask
         mine = (name, kind) == (record.name, "TXT")
         return {"it": Found(values)} if mine else ask(name, kind)
 
+    ours = _as_we_are_seen(record, found, addresses, with_these)
+    return ours or _as_others_see_it(record, found, with_these)
+
+
+def _no_spf(record: Record, values: tuple[str, ...]) -> Verdict:
+    garbled = next((value for value in values if "v=spf1" in value.lower()), None)
+    if garbled:
+        return _different(
+            record, (garbled,),
+            "it must begin with v=spf1 and a space, with nothing before: no quotes, no space",
+            _change(record, _merged(_meant(garbled), record)),
+        )  # fmt: skip
+    return _missing(record)
+
+
+def _as_we_are_seen(
+    record: Record, found: list[str], addresses: Addresses, ask: Ask
+) -> Verdict | None:
+    """What receivers make of mail from this server's addresses; None if each of them passes."""
+    change = _change(record, _merged(found, record))
     unknown: Verdict | None = None
     for version, used, address in (
         ("4", addresses.has_ipv4, addresses.ipv4),
@@ -234,7 +247,7 @@ def _spf(record: Record, values: tuple[str, ...], addresses: Addresses, ask: Ask
         if address is None:
             unknown = unknown or _address_unknown(record, version)
             continue
-        result, reason = spf.evaluate(str(address), record.name, with_these)
+        result, reason = spf.evaluate(str(address), record.name, ask)
         if result == "temperror":
             reason = f"what it refers to could not be looked up: {reason}"
             unknown = unknown or Verdict(record, Status.UNKNOWN, reason=reason)
@@ -246,7 +259,7 @@ def _spf(record: Record, values: tuple[str, ...], addresses: Addresses, ask: Ask
                 change = _leave_it(record)
             reason = f"mail from {address} gets {result}, not pass"
             return _different(record, found, reason, change)
-    return unknown or _as_others_see_it(record, found, with_these)
+    return unknown
 
 
 def _change(record: Record, to: Spf) -> str:
