@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from entrypoint.backup import index, manifest
-from entrypoint.backup import tree as archive
 from entrypoint.backup.git import (
     TRAILER,
     Access,
@@ -26,7 +25,7 @@ from entrypoint.backup.git import (
 )
 from entrypoint.backup.index import Checked, Memory, Trouble
 from entrypoint.backup.manifest import Manifest
-from entrypoint.backup.tree import ABOUT, Item
+from entrypoint.backup.tree import ABOUT, Item, build
 from entrypoint.common import identity, locks, signing
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.findings import Finding, Level
@@ -186,7 +185,7 @@ class Backup:
                     break
             time.sleep(0.2)
         recipients = self.settings.backup_age_recipient
-        today = archive.build(self.settings, files, recipients=recipients, remembered=remembered)
+        today = build(self.settings, files, recipients=recipients, remembered=remembered)
         return today, left_out, free
 
     def _commit(

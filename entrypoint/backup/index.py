@@ -16,10 +16,19 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
 from entrypoint.backup import manifest
-from entrypoint.backup import tree as archive
 from entrypoint.backup.git import Blob, Commit, GitError, Node, Repository
 from entrypoint.backup.manifest import Manifest
-from entrypoint.backup.tree import ABOUT, SUFFIX, Change, Group, Item
+from entrypoint.backup.tree import (
+    ABOUT,
+    SUFFIX,
+    Change,
+    Group,
+    Item,
+    group_of,
+    parse_about,
+    problems,
+    subject,
+)
 from entrypoint.chasquid.maillog import clean
 from entrypoint.common import age
 from entrypoint.common.errors import Exit, UserError, shown
@@ -122,9 +131,7 @@ class Made:
             }
             return [Commit(whole, body, together)]
         return [
-            Commit(
-                self.subjects.get(group) or archive.subject(group, self.changes[group]), body, blobs
-            )
+            Commit(self.subjects.get(group) or subject(group, self.changes[group]), body, blobs)
             for group, blobs in sorted(self.groups.items())
         ]
 
@@ -156,7 +163,7 @@ class Plan:
 
         wanted: set[str] = set()
         for name, item in sorted(self.today.items()):
-            group = archive.group_of(name)
+            group = group_of(name)
             if keep(group):
                 continue
             sealed = item.secret and bool(self.recipients)
@@ -188,7 +195,7 @@ class Plan:
             note(into, path, blob, change)
         for path in sorted(self.tree.keys() - wanted - manifest.NAMES):
             name = path.removesuffix(SUFFIX)
-            group = archive.group_of(name)
+            group = group_of(name)
             if not keep(group):
                 note(group, path, None, Change(name, clear.get(path), None, removed=True))
         return Made(groups, changes, {_SEALING: self._sealing_subject(resealed)}, seals)
@@ -198,7 +205,7 @@ class Plan:
         if about is None or not self.recipients:
             return False
         try:
-            return archive.about(about).recipients != tuple(self.recipients)
+            return parse_about(about).recipients != tuple(self.recipients)
         except UserError:
             return True
 
@@ -212,7 +219,7 @@ def _frozen(left_out: Iterable[LeftOut], tree: Mapping[str, Node]) -> frozenset[
     """What is broken here, and stays as an earlier backup has it."""
     names = {path.removesuffix(SUFFIX) for path in tree}
     paths = (f"data/{item.name}" for item in left_out if item.broken)
-    return frozenset(archive.group_of(path) for path in paths if path in names)
+    return frozenset(group_of(path) for path in paths if path in names)
 
 
 def kept(
@@ -234,18 +241,18 @@ def differences(
     """What of the remote's tree would not restore to today's."""
     frozen = _frozen(left_out, tree)
     contents = repository.read(node.oid for node in tree.values())
-    about = archive.about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
+    about = parse_about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
     opened: dict[str, Item] = {}
     if identities or not about.encrypted:
         opened = open_tree(tree, contents, identities)
-        yield from archive.problems(opened)
+        yield from problems(opened)
     seen = set()
     for name, item in today.items():
         sealed = item.secret and about.encrypted
         path = f"{name}{SUFFIX}" if sealed else name
         seen.add(path)
         node = tree.get(path)
-        if archive.group_of(name) in frozen:
+        if group_of(name) in frozen:
             continue
         if node is None:
             yield f"{name} is missing there"
@@ -262,7 +269,7 @@ def differences(
             elif known.digest != memory.digest(item.content):
                 yield f"{name} differs"
     for path in tree.keys() - seen - manifest.NAMES:
-        if archive.group_of(path.removesuffix(SUFFIX)) not in frozen:
+        if group_of(path.removesuffix(SUFFIX)) not in frozen:
             yield f"{path} is there and not here"
 
 
@@ -361,7 +368,7 @@ def open_tree(
     tree: Mapping[str, Node], contents: Mapping[str, bytes], identities: Sequence[str]
 ) -> dict[str, Item]:
     """A commit's files, decrypted. Raises UserError if they cannot be."""
-    about = archive.about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
+    about = parse_about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
     if about.encrypted:
         mine = {age.recipient_of(item) for item in identities}
         if not mine:

@@ -16,11 +16,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from entrypoint.backup import index, review
-from entrypoint.backup import tree as archive
 from entrypoint.backup.git import TRAILER, Access, Commit, Entry, Repository
 from entrypoint.backup.index import Memory, open_tree
 from entrypoint.backup.manifest import Manifest, UnverifiedError
-from entrypoint.backup.tree import ABOUT, Item
+from entrypoint.backup.tree import (
+    ABOUT,
+    SETTINGS,
+    SUFFIX,
+    Item,
+    env_file,
+    files_of,
+    parse_about,
+    parts_of,
+    problems,
+    remembered_in,
+)
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Domain
@@ -57,7 +67,7 @@ class Found:
 
     @property
     def files(self) -> dict[str, load.Owned]:
-        return archive.files_of(self.tree)
+        return files_of(self.tree)
 
 
 def is_empty(paths: Paths) -> bool:
@@ -146,10 +156,10 @@ def look(
             raise _refused(chosen, reason) from None
         if error.signed and not keys:
             reason = "it is signed, but no verification key was given to compare with"
-    about = archive.about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
+    about = parse_about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
     opened = open_tree(tree, contents, identities)
-    archive.remembered_in(opened)
-    wrong = archive.problems(opened)
+    remembered_in(opened)
+    wrong = problems(opened)
     if wrong:
         lines = "\n".join(f"  {text}" for text in wrong)
         msg = f"this backup is not whole:\n{lines}"
@@ -178,7 +188,7 @@ def accepted(found: Found, names: Sequence[str], *, ciphered: bool) -> dict[str,
     secrets should be encrypted, whatever the backup says of itself."""
     if found.manifest:
         return {}
-    encrypted = ciphered or archive.about(found.tree[ABOUT].content).encrypted
+    encrypted = ciphered or parse_about(found.tree[ABOUT].content).encrypted
     wanted = review.by_name(found.tree, encrypted=encrypted)
     return {name: why for name, why in wanted.items() if name not in names}
 
@@ -187,7 +197,7 @@ def recipients_of(repository: Repository, at: str) -> tuple[str, ...]:
     """Whom the chosen backup is encrypted to."""
     tree = repository.tree(choose(repository, repository.head, at).oid)
     contents = repository.read([tree[ABOUT].oid] if ABOUT in tree else [])
-    found = archive.about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
+    found = parse_about(contents[tree[ABOUT].oid] if ABOUT in tree else None)
     return found.recipients if found.encrypted else ()
 
 
@@ -204,15 +214,15 @@ def stage(found: Found, access: Access, paths: Paths, ids: Ids, now: datetime) -
         _go_back(repository, found, memory, now)
     nodes = repository.tree(repository.head)
     known = {
-        nodes[f"{name}{archive.SUFFIX}"].oid: memory.seal(_with_parts(name, item))
+        nodes[f"{name}{SUFFIX}"].oid: memory.seal(_with_parts(name, item))
         for name, item in found.tree.items()
-        if f"{name}{archive.SUFFIX}" in nodes
+        if f"{name}{SUFFIX}" in nodes
     }
     remote = "" if access.remote.startswith("/") else access.remote
     memory = Memory(memory.key, memory.server, known, remote, found.newest.oid)
     apply.own_folder(new / "state", ids)
     apply.write(new / "state/backup.json", index.dump(memory), ids)
-    remembered = archive.remembered_in(found.tree)
+    remembered = remembered_in(found.tree)
     selectors = {domain: set(names) for domain, names in remembered.selectors.items()}
     # Also those that came after an older backup: DNS, or somebody's cache, may still have them.
     for domain, names in load.remembered(paths).selectors.items():
@@ -221,7 +231,7 @@ def stage(found: Found, access: Access, paths: Paths, ids: Ids, now: datetime) -
     apply.write(new / "state/selectors.json", json.dumps(said, indent=1).encode(), ids)
     created = json.dumps(dict(remembered.created), indent=1)
     apply.write(new / "state/credentials.json", created.encode(), ids)
-    env = archive.env_file(found.tree, found.host)
+    env = env_file(found.tree, found.host)
     apply.write(new / "restored.env", env.encode(), ids)
     stamp = f"{now:{_STAMP}}"
     apply.write(paths.restoring / _PLAN, json.dumps({"aside": stamp}).encode(), ids)
@@ -230,7 +240,7 @@ def stage(found: Found, access: Access, paths: Paths, ids: Ids, now: datetime) -
 
 
 def _with_parts(name: str, item: Item) -> Item:
-    return Item(item.content, item.secret, item.executable, archive.parts_of(name, item.content))
+    return Item(item.content, item.secret, item.executable, parts_of(name, item.content))
 
 
 def _go_back(repository: Repository, found: Found, memory: Memory, now: datetime) -> None:
@@ -319,7 +329,7 @@ def contents(found: Found) -> list[str]:
     files = found.files
     lines = []
     for domain in sorted({name.split("/")[1] for name in files if name.startswith("domains/")}):
-        users = archive.parts_of(
+        users = parts_of(
             f"data/domains/{domain}/users",
             files.get(f"domains/{domain}/users", load.Owned(b"")).content,
         )
@@ -338,7 +348,7 @@ _MOUNTED = ("TLS_FILES", "ACME_CA_BUNDLE", "ACME_WEBROOT")
 
 def mounts(found: Found) -> list[str]:
     """Settings that name what lies outside of the volume."""
-    text = found.tree.get(archive.SETTINGS, Item(b"")).content.decode(errors="replace")
+    text = found.tree.get(SETTINGS, Item(b"")).content.decode(errors="replace")
     pairs = (line.partition("=") for line in text.splitlines())
     return [
         review.plain(f"{name}={value}")
@@ -348,5 +358,5 @@ def mounts(found: Found) -> list[str]:
 
 
 def uses_key_file(found: Found) -> bool:
-    text = found.tree.get(archive.SETTINGS, Item(b"")).content
+    text = found.tree.get(SETTINGS, Item(b"")).content
     return b"BACKUP_GIT_KEY: secret (from the file /data/backup.key)" in text

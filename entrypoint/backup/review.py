@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from entrypoint.backup import tree as archive
-from entrypoint.backup.tree import SECRETS, SETTINGS, Item
+from entrypoint.backup.tree import SECRETS, SETTINGS, Item, files_of, is_clear
 from entrypoint.chasquid import aliases, userdb
 from entrypoint.common.names import Domain
 from entrypoint.keys import certs
@@ -40,7 +39,7 @@ class Kind:
 
 def changes(before: Mapping[str, Owned], found: Mapping[str, Item]) -> list[Kind]:
     """What would differ from the files that are in place: an empty mapping on a new machine."""
-    after = archive.files_of(found)
+    after = files_of(found)
     kinds: tuple[tuple[str, Mapping[str, object], Mapping[str, object]], ...] = (
         ("Logins", _logins(before), _logins(after)),
         ("Aliases", _aliases(before), _aliases(after)),
@@ -153,12 +152,11 @@ def by_name(tree: Mapping[str, Item], *, encrypted: bool) -> dict[str, str]:
 
     `encrypted`: the backup's secrets should be.
     """
-    files = archive.files_of(tree)
+    files = files_of(tree)
     found: dict[str, str] = {}
     for path, item in sorted(tree.items()):
         hidden = path == SECRETS or (
-            path.startswith("data/")
-            and not archive.is_clear(path.removeprefix("data/"), item.content)
+            path.startswith("data/") and not is_clear(path.removeprefix("data/"), item.content)
         )
         if encrypted and hidden and not item.secret:
             found[path] = "it is in clear, and this server encrypts such a file"
@@ -168,7 +166,7 @@ def by_name(tree: Mapping[str, Item], *, encrypted: bool) -> dict[str, str]:
     for name, file in sorted(files.items()):
         if _is_program(name, file):
             found[name] = "it is a program"
-        elif name.startswith("acme/") and not archive.is_clear(name, file.content):
+        elif name.startswith("acme/") and not is_clear(name, file.content):
             home = "/".join(name.split("/")[:2])
             found[home] = "acme.sh runs what its files say as shell commands"
     return found

@@ -418,7 +418,7 @@ class About:
     encrypted: bool
 
 
-def about(content: bytes | None) -> About:
+def parse_about(content: bytes | None) -> About:
     """Raises UserError if this is no backup that this version can read."""
     fix = "see that the address is that of a backup, and take another commit: list-backups"
     if content is None:

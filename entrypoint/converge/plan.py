@@ -19,8 +19,7 @@ from entrypoint.converge import routing
 from entrypoint.converge.routing import aliases_via, served_aliases, served_users
 from entrypoint.keys import certs
 from entrypoint.keys.dkim import Algorithm, file_name
-from entrypoint.policy import decide
-from entrypoint.policy import grants as senders
+from entrypoint.policy import decide, grants
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
 
@@ -277,7 +276,7 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
             yield keep(folder / "users", text.encode())
         if have.senders or "senders" in have.present:
             # Else a later break would bring back what was taken away.
-            yield keep(folder / "senders", senders.render(have.senders).encode())
+            yield keep(folder / "senders", grants.render(have.senders).encode())
         if have.aliases or "aliases" in have.present:
             yield keep(folder / "aliases", aliases.render(have.aliases).encode())
         for key in have.keys:
@@ -345,14 +344,14 @@ def rules(settings: Settings, state: State) -> decide.Rules:
     logins = {}
     for login, (domain, name, secret) in owners.items():
         allowed = state.domain(domain).senders
-        own = allowed.get(name, senders.Sender())
-        shared = allowed.get(decide.base(login).rpartition("@")[0], senders.Sender())
-        grants = (*own.grants, *shared.grants)
+        own = allowed.get(name, grants.Sender())
+        shared = allowed.get(decide.base(login).rpartition("@")[0], grants.Sender())
+        granted = (*own.grants, *shared.grants)
         logins[login] = decide.LoginRules(
             addresses=frozenset(
-                {*addresses[login], *(str(item) for item in grants if item.local is not None)}
+                {*addresses[login], *(str(item) for item in granted if item.local is not None)}
             ),
-            domains=frozenset(item.domain for item in grants if item.local is None),
+            domains=frozenset(item.domain for item in granted if item.local is None),
             limit=own.limit,
             fingerprint=passwords.fingerprint(login, secret),
             chosen=passwords.is_chosen(secret),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.chasquid.maillog import Event, Kind
-from entrypoint.common import log as output
+from entrypoint.common import log
 
 _MAX_BYTES = 8 << 20  # of events that wait in memory: some 40,000
 _OVERHEAD = 200  # bytes that Python needs for each, besides its own
@@ -31,7 +31,7 @@ class Outbox:
 
     path: Path
     keep_days: int
-    log: Callable[[str, str], None] = output.log
+    log: Callable[[str, str], None] = log.log
     max_bytes: int = _MAX_BYTES
     session: str = field(default_factory=lambda: secrets.token_hex(8))
 

@@ -1,6 +1,6 @@
 """The auth service: checks the passwords that people chose, for chasquid. Nothing else does.
 
-    auth [STYLE]        STYLE as output.configure takes it
+    auth [STYLE]        STYLE as log.configure takes it
 
 chasquid (dovecot_auth) asks here whenever its own files of users say no: by Dovecot's protocol
 (doc.dovecot.org, "Authentication Protocol"), a connection a question, five seconds at most.
@@ -42,8 +42,7 @@ from typing import Any
 
 from entrypoint.chasquid import passwords
 from entrypoint.chasquid.passwords import Chosen
-from entrypoint.common import identity, rpc
-from entrypoint.common import log as output
+from entrypoint.common import identity, log, rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.policy.guessing import Delays
@@ -76,7 +75,7 @@ _GREETING = b"VERSION\t1\t1\nSPID\t%d\n"
 
 def main() -> int:
     """Started as root: makes its sockets, drops to its own user for good, serves until SIGTERM."""
-    output.configure(*sys.argv[1:2])
+    log.configure(*sys.argv[1:2])
     paths, ids = Paths(), Ids.image()
     sockets = (
         rpc.listen(paths.auth_socket, ids, Owner.CHASQUID, BACKLOG),
@@ -91,7 +90,7 @@ def main() -> int:
     try:
         asyncio.run(Auth(Path(paths.passwords.name), Path(paths.auth_questions.name)).run(*sockets))
     except Exception as error:  # noqa: BLE001 (logged: the process ends here)
-        output.log("auth", f"error: {type(error).__name__}: {error}. Starting again.")
+        log.log("auth", f"error: {type(error).__name__}: {error}. Starting again.")
         time.sleep(1.5)  # the supervisor does not wait
         return 1
     return 0
@@ -194,7 +193,7 @@ class Auth:
     file: Path
     holder: Path
     clock: Callable[[], float] = time.monotonic
-    log: Callable[[str, str], None] = output.log
+    log: Callable[[str, str], None] = log.log
 
     turns: Turns = field(init=False)
     delays: Delays = field(default_factory=Delays)

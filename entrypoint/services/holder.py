@@ -23,8 +23,7 @@ from typing import Any, Self
 
 from entrypoint.chasquid import quarantine
 from entrypoint.chasquid.maillog import Event, Kind, Reader, clean, iso
-from entrypoint.common import identity, interface, process, rpc, seccomp
-from entrypoint.common import log as output
+from entrypoint.common import identity, interface, log, process, rpc, seccomp
 from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
@@ -105,11 +104,11 @@ class Options:
 
 def main() -> int:
     """holder STYLE OPTIONS: the style of the log, and `Options.words`."""
-    output.configure(sys.argv[1], "smtp")
+    log.configure(sys.argv[1], "smtp")
     try:
         run(Options.parse(sys.argv[2:]), Paths(), Ids.image())
     except UserError as error:
-        output.complain(f"error: {error}")
+        log.complain(f"error: {error}")
         return error.exit_code
     return 0
 
@@ -150,7 +149,7 @@ def connections(
     `largest` is the largest message in bytes.
     """
     strangers = Strangers(rates)
-    file = StrangersFile(paths.strangers, output.log)
+    file = StrangersFile(paths.strangers, log.log)
     if content := file.load():
         try:
             strangers.load(content, time.time())
@@ -159,12 +158,12 @@ def connections(
     _, count = descriptors()
     memory = _memory_limit() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     capacity = Capacity.of(count, memory, largest)
-    found = Connections(sockets, strangers, capacity, file, output.log)
+    found = Connections(sockets, strangers, capacity, file, log.log)
     try:
         seccomp.check()
     except OSError as error:
         found.trouble = error.strerror or str(error)
-        output.log(
+        log.log(
             "smtp",
             f"warning: connections cannot be watched here ({found.trouble}): mail flows, but "
             "nothing is bounded by address. The doctor says what it takes.",
@@ -270,7 +269,7 @@ class Holder:
     connections: Connections | None = None
     parking: Parking | None = None
     budget: int | None = None
-    log: Callable[[str, str], None] = output.log
+    log: Callable[[str, str], None] = log.log
 
     _reader: Reader = field(default_factory=Reader)
     _pid: int = 0
@@ -499,7 +498,7 @@ class Holder:
                         self.connections.told(event, self._reader.connection)
 
     def _tell(self, event: Event) -> None:
-        output.log("mail", str(event), at=event.at, fields=_fields(event))
+        log.log("mail", str(event), at=event.at, fields=_fields(event))
         self.outbox.put(event)
         if event.is_unjudged:
             self._unjudged += 1

@@ -23,9 +23,7 @@ from entrypoint.common.paths import Paths
 from entrypoint.converge import apply, reconcile
 from entrypoint.converge.plan import Effect
 from entrypoint.dns.authoritative import Authoritative
-from entrypoint.renewal import dkim
-from entrypoint.renewal import renewer as renewal
-from entrypoint.renewal.renewer import Renewer
+from entrypoint.renewal import dkim, renewer
 from entrypoint.services import doctor
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
@@ -47,7 +45,7 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     """Started as root: reads settings, drops to tambo for good, works until SIGTERM."""
-    identity.drop(ids, Owner.TAMBO, keep=renewal.capabilities(settings))
+    identity.drop(ids, Owner.TAMBO, keep=renewer.capabilities(settings))
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -56,10 +54,10 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     keeper = Keeper(settings, paths, ids)
-    renewer = Renewer(settings, paths, ids, lambda text: log.log("certs", text))
+    certs = renewer.Renewer(settings, paths, ids, lambda text: log.log("certs", text))
     # A thread of its own: issuing takes minutes, and edits by hand must not wait for it. A daemon:
     # acme.sh dies with the thread, and what it was at is done again.
-    threading.Thread(target=_renew, args=(renewer, paths, stop), daemon=True).start()
+    threading.Thread(target=_renew, args=(certs, paths, stop), daemon=True).start()
     threading.Thread(target=_rotate, args=(settings, paths, ids, stop), daemon=True).start()
     threading.Thread(target=_look_daily, args=(settings, paths, ids, stop), daemon=True).start()
     threading.Thread(target=_back_up, args=(settings, paths, ids, stop), daemon=True).start()
@@ -108,11 +106,11 @@ def _await_mail(paths: Paths, stop: threading.Event) -> None:
             return
 
 
-def _renew(renewer: Renewer, paths: Paths, stop: threading.Event) -> None:
+def _renew(certs: renewer.Renewer, paths: Paths, stop: threading.Event) -> None:
     _await_mail(paths, stop)
     while True:
         try:
-            renewer.tick()
+            certs.tick()
         except (OSError, UserError) as error:
             log.log("certs", f"error: {error}")
         except Exception:  # noqa: BLE001 (the next look may go better)
@@ -226,7 +224,7 @@ class Keeper:
             *accounts.circles(self.settings, current),
             *self._news,
             *self._alarms,
-            *renewal.findings(self.settings, current, datetime.now(UTC)),
+            *renewer.findings(self.settings, current, datetime.now(UTC)),
             *backup.findings(self.settings, self.paths, datetime.now(UTC)),
         )
         now = {(finding.id, finding.subject): finding for finding in found}

@@ -3,7 +3,7 @@
     hook → policy    tambo 1 / login=… / from=… / to=… / remote=… / spf=… / an empty line / message
     policy → hook    554 5.7.1 i@example.com may not send as j@example.com (From)
 
-    policy [STYLE]        STYLE as output.configure takes it
+    policy [STYLE]        STYLE as log.configure takes it
 
 The message is read to its end, but only its header section is kept. One thread, and no
 pause between a look at a counter and its change: two messages cannot both have the last place.
@@ -31,8 +31,7 @@ from typing import Any
 
 from entrypoint.chasquid.backlog import Backlog
 from entrypoint.chasquid.maillog import Event, Kind, clean
-from entrypoint.common import files, identity, rpc
-from entrypoint.common import log as output
+from entrypoint.common import files, identity, log, rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.history import store
@@ -83,7 +82,7 @@ _MAX_QUEUE = 2000  # messages, while the rules are not known
 def main() -> int:
     """Started as root: makes its sockets, drops to chasquid's user for good, serves until
     SIGTERM."""
-    output.configure(*sys.argv[1:2])
+    log.configure(*sys.argv[1:2])
     paths, ids = Paths(), Ids.image()
     doors = (
         rpc.listen(paths.policy_socket, ids, Owner.CHASQUID, BACKLOG),
@@ -94,7 +93,7 @@ def main() -> int:
     try:
         asyncio.run(Policy(paths).run(*doors))
     except Exception as error:  # noqa: BLE001 (logged: the process ends here)
-        output.log("policy", f"error: {type(error).__name__}: {error}. Starting again.")
+        log.log("policy", f"error: {type(error).__name__}: {error}. Starting again.")
         time.sleep(1.5)  # the supervisor does not wait
         return 1
     return 0
@@ -117,7 +116,7 @@ class Policy:
 
     paths: Paths
     clock: Callable[[], float] = time.time
-    log: Callable[[str, str], None] = output.log
+    log: Callable[[str, str], None] = log.log
 
     ledger: Ledger = field(init=False)
     admission: Admission = field(init=False)

@@ -1,6 +1,6 @@
 """The recorder: writes what the holder hands it into the store of events.
 
-    recorder STYLE        STYLE as output.configure takes it
+    recorder STYLE        STYLE as log.configure takes it
 
 A process of its own, so that a slow disk, a full one or a damaged store holds up nothing else. It
 is small: it imports no settings, and has none of their values in its environment.
@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.chasquid.maillog import Event
-from entrypoint.common import identity, rpc
-from entrypoint.common import log as output
+from entrypoint.common import identity, log, rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.history.client import Query
@@ -47,12 +46,12 @@ _DAY = 86400.0
 
 def main() -> int:
     """Started as root: binds, drops to chasquid's user for good, works until SIGTERM."""
-    output.configure(sys.argv[1], "recorder")
+    log.configure(sys.argv[1], "recorder")
     paths, ids = Paths(), Ids.image()
     try:
         door = rpc.listen(paths.recorder_socket, ids, Owner.CHASQUID, _BACKLOG)
     except OSError as error:
-        output.complain(f"error: cannot listen at {paths.recorder_socket}: {error.strerror}")
+        log.complain(f"error: cannot listen at {paths.recorder_socket}: {error.strerror}")
         return 1
     identity.drop(ids, Owner.CHASQUID)
     wake_read, wake_write = os.pipe()
@@ -71,7 +70,7 @@ class Recorder:
     folder: Path
     door: socket.socket
     stop: int
-    log: Callable[[str, str], None] = output.log
+    log: Callable[[str, str], None] = log.log
 
     _store: Store | None = None
     _holder: socket.socket | None = None

@@ -719,7 +719,7 @@ def load_access(environ: Mapping[str, str]) -> BackupAccess:
 
 
 def log_style(environ: Mapping[str, str]) -> str:
-    """How to log (see output.configure), also while the settings have problems; never raises.
+    """How to log (see log.configure), also while the settings have problems; never raises.
 
     What LOG_PRIVACY may mean by another word than `off` is taken for `on`.
     """

@@ -6,8 +6,19 @@ import json
 
 import pytest
 
-from entrypoint.backup import tree as archive
-from entrypoint.backup.tree import Change, Group, Item
+from entrypoint.backup.tree import (
+    Change,
+    Group,
+    Item,
+    build,
+    env_file,
+    files_of,
+    group_of,
+    parse_about,
+    problems,
+    remembered_in,
+    subject,
+)
 from entrypoint.chasquid import userdb
 from entrypoint.chasquid.userdb import Denied, Scrypt
 from entrypoint.common.errors import UserError
@@ -44,7 +55,7 @@ REMEMBERED = Remembered(
 @pytest.fixture
 def tree() -> dict[str, Item]:
     asked_for = asked(DMARC_POLICY="reject")
-    return archive.build(asked_for, FILES, recipients=[RECIPIENT], remembered=REMEMBERED)
+    return build(asked_for, FILES, recipients=[RECIPIENT], remembered=REMEMBERED)
 
 
 def test_what_is_not_known_to_be_harmless_is_a_secret(tree: dict[str, Item]) -> None:
@@ -70,23 +81,23 @@ def test_the_overview_is_for_people(tree: dict[str, Item]) -> None:
 
 
 def test_it_goes_back_as_it_was(tree: dict[str, Item]) -> None:
-    assert archive.files_of(tree) == FILES
-    assert archive.problems(tree) == []
-    about = archive.about(tree["backup.json"].content)
+    assert files_of(tree) == FILES
+    assert problems(tree) == []
+    about = parse_about(tree["backup.json"].content)
     assert (about.host, about.recipients) == ("smtp.example.com", (RECIPIENT,))
 
 
 def test_what_tambo_remembers_goes_back_as_it_was(tree: dict[str, Item]) -> None:
     assert tree["state/example.com/selectors"].content == b"k0r\nold\n"
     assert tree["state/example.com/credentials"].secret
-    assert archive.remembered_in(tree) == REMEMBERED
-    assert archive.remembered_in({}) == Remembered()
+    assert remembered_in(tree) == REMEMBERED
+    assert remembered_in({}) == Remembered()
 
 
 def test_what_makes_no_sense_of_it_is_left_out() -> None:
     strange = {"x/../y@example.com": 1.0, "no address": 1.0, "I@example.com": 1.0,
                "i@example.com": float("nan"), "j@example.com": -1.0}  # fmt: skip
-    made = archive.build(asked(), {}, recipients=(), remembered=Remembered({}, strange))
+    made = build(asked(), {}, recipients=(), remembered=Remembered({}, strange))
     assert not [path for path in made if path.startswith("state/")]
 
 
@@ -103,14 +114,14 @@ def test_what_makes_no_sense_of_it_is_left_out() -> None:
 )  # fmt: skip
 def test_a_damaged_memory_is_told(path: str, content: bytes) -> None:
     with pytest.raises(UserError, match="in the backup is damaged"):
-        archive.remembered_in({path: Item(content)})
+        remembered_in({path: Item(content)})
 
 
 def test_what_is_wrong_is_told_all_at_once(tree: dict[str, Item]) -> None:
     tree[f"data/{D}/aliases"] = Item(b"a: b: c\n")
     tree[f"data/{D}/dkim:k1r.pem"] = Item(key_pem(Algorithm.ED25519))
     tree["data/certs/x.example/fullchain.pem"] = Item(b"junk")
-    found = archive.problems(tree)
+    found = problems(tree)
     assert [text.partition(": ")[0] for text in found[:2]] == [
         "data/certs/x.example/fullchain.pem", f"data/{D}/aliases",
     ]  # fmt: skip
@@ -127,13 +138,13 @@ def test_what_is_wrong_is_told_all_at_once(tree: dict[str, Item]) -> None:
 )  # fmt: skip
 def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(UserError, match="in no folder that a backup has"):
-        archive.files_of({path: Item(b"")})
+        files_of({path: Item(b"")})
 
 
 def test_a_file_that_is_a_folder_too_is_refused() -> None:
     tree = {f"data/{D}/users": Item(b""), f"data/{D}/users/x": Item(b"")}
     with pytest.raises(UserError, match="is a file and a folder"):
-        archive.files_of(tree)
+        files_of(tree)
 
 
 def about(**values: object) -> bytes:
@@ -143,9 +154,9 @@ def about(**values: object) -> bytes:
 
 @pytest.mark.parametrize("host", ["a\nb", "../x", "\x1b[2J", "x" * 300, 7, None, "a b", ""])
 def test_a_hosts_name_that_is_none_is_refused(host: object) -> None:
-    assert archive.about(about()).host == "smtp.example.com"
+    assert parse_about(about()).host == "smtp.example.com"
     with pytest.raises(UserError, match="is damaged"):
-        archive.about(about(host=host))
+        parse_about(about(host=host))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +168,7 @@ def test_a_hosts_name_that_is_none_is_refused(host: object) -> None:
 )  # fmt: skip
 def test_what_is_no_backup(content: bytes | None) -> None:
     with pytest.raises(UserError) as caught:
-        archive.about(content)
+        parse_about(content)
     assert "\x1b" not in str(caught.value)
 
 
@@ -165,7 +176,7 @@ def test_what_is_no_backup(content: bytes | None) -> None:
 
 
 def users(before: bytes, after: bytes, *parts: str) -> str:
-    return archive.subject(
+    return subject(
         Group("users", "example.com"),
         [
             Change("overview/example.com/users", before, after),
@@ -180,14 +191,14 @@ def test_subjects_of_users() -> None:
     assert users(two, one) == "users: remove you@example.com"
     only = [Change(f"data/{D}/users", None, None, parts=("i",))]
     group = Group("users", "example.com")
-    assert archive.subject(group, only) == "users: new password for i@example.com"
+    assert subject(group, only) == "users: new password for i@example.com"
     assert users(two, one, "i") == "users: remove you@example.com, new password for i@example.com"
     many = b"".join(b"u%d@example.com\n" % number for number in range(9))
     assert users(b"", many).endswith("add u5@example.com and 3 more")
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "subject"),
+    ("before", "after", "what"),
     [
         (b"", b"a: i\n", "add a@example.com"),
         (b"a: i\n", b"", "remove a@example.com"),
@@ -196,14 +207,14 @@ def test_subjects_of_users() -> None:
         (None, b"*: i\n", "add *@example.com"),
     ],
 )
-def test_subjects_of_aliases(before: bytes | None, after: bytes, subject: str) -> None:
+def test_subjects_of_aliases(before: bytes | None, after: bytes, what: str) -> None:
     change = Change(f"data/{D}/aliases", before, after)
     group = Group("aliases", "example.com")
-    assert archive.subject(group, [change]) == f"aliases: {subject}"
+    assert subject(group, [change]) == f"aliases: {what}"
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "subject"),
+    ("before", "after", "what"),
     [
         ("active a x", "active a x\npending b x", "new key b of example.com waits for DNS"),
         (
@@ -214,34 +225,34 @@ def test_subjects_of_aliases(before: bytes | None, after: bytes, subject: str) -
         ("", "active a x", "new key a of example.com signs"),
     ],
 )  # fmt: skip
-def test_subjects_of_keys(before: str, after: str, subject: str) -> None:
+def test_subjects_of_keys(before: str, after: str, what: str) -> None:
     change = Change("overview/example.com/dkim", before.encode(), after.encode())
-    assert archive.subject(Group("dkim", "example.com"), [change]) == f"dkim: {subject}"
+    assert subject(Group("dkim", "example.com"), [change]) == f"dkim: {what}"
 
 
 def test_subjects_of_certificates() -> None:
     group = Group("certs", "example.com")
     chain = "data/certs/example.com/fullchain.pem"
     home = Change("data/acme/example.com/account.conf", None, None)
-    assert archive.subject(group, [home]) == "certs: ACME account of example.com"
-    assert archive.subject(group, [home, Change(chain, b"1", b"2")]) == "certs: renew example.com"
+    assert subject(group, [home]) == "certs: ACME account of example.com"
+    assert subject(group, [home, Change(chain, b"1", b"2")]) == "certs: renew example.com"
     added = [Change(chain, None, b"2", added=True)]
-    assert archive.subject(group, added) == "certs: add example.com"
+    assert subject(group, added) == "certs: add example.com"
 
 
 def test_subjects_of_settings() -> None:
     before = b"# The settings\nA=1\nB=2\n# T: secret\n"
     after = b"# The settings\nA=1\nB=3\n# T: secret\n# U: secret\n"
     clear = Change("settings.env", before, after)
-    assert archive.subject(Group("settings"), [clear]) == "settings: set B, set U"
+    assert subject(Group("settings"), [clear]) == "settings: set B, set U"
     secret = Change("settings.secrets", None, None, parts=("T",))
-    assert archive.subject(Group("settings"), [secret]) == "settings: new T"
+    assert subject(Group("settings"), [secret]) == "settings: new T"
     gone = Change("settings.env", after, before)
-    assert archive.subject(Group("settings"), [gone]) == "settings: set B, remove U"
+    assert subject(Group("settings"), [gone]) == "settings: set B, remove U"
 
 
 def test_every_path_of_a_tree_has_a_noun(tree: dict[str, Item]) -> None:
-    nouns = {archive.group_of(path).noun for path in tree}
+    nouns = {group_of(path).noun for path in tree}
     assert nouns == {"users", "aliases", "acme", "dkim", "certs", "reload", "settings", "backup"}
 
 
@@ -260,9 +271,9 @@ def test_an_env_file_for_a_new_machine() -> None:
     door = Given("BACKUP_GIT_KEY", "x", secret=True, file="/data/backup.key", kept=False)
     inline = Given("BACKUP_GIT_TOKEN", "x", secret=True, kept=False)
     asked_for = asked_for.model_copy(update={"given": (*asked_for.given, door, inline)})
-    tree = archive.build(asked_for, {}, recipients=[RECIPIENT])
+    tree = build(asked_for, {}, recipients=[RECIPIENT])
     assert "c2VjcmV0" not in tree["settings.env"].content.decode()
-    text = archive.env_file(tree, "smtp.example.com")
+    text = env_file(tree, "smtp.example.com")
     assert "\n#PUBLIC_IPV4=203.0.113.10\n" in text
     environ = dict(
         line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#")
@@ -281,5 +292,5 @@ def test_an_env_file_for_a_new_machine() -> None:
 def test_values_are_quoted_for_docker_compose() -> None:
     values = given(A="plain", B="a $b", C="it's $5", D="a\nb")
     found = asked().model_copy(update={"given": values})
-    text = archive.build(found, {}, recipients=())["settings.env"].content.decode()
+    text = build(found, {}, recipients=())["settings.env"].content.decode()
     assert text.splitlines()[1:] == ["A=plain", "B='a $b'", 'C="it\'s \\$5"', "D=a,b"]

@@ -2,7 +2,8 @@
 
     python -m tests.unit.services.holder FOLDER CONSTANTS
 
-FOLDER gets its sockets; CONSTANTS is a JSON object of smtp.py's names and shorter times.
+FOLDER gets its sockets; CONSTANTS is a JSON object of services/holder.py's names and shorter
+times.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from entrypoint.common import rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.history.buffer import Outbox
-from entrypoint.services import holder as smtp
+from entrypoint.services import holder
 
 SOCKETS = (("smtp", "smtp4"), ("smtp", "smtp6"), ("submission", "submission"))
 FAKE = Path(__file__).with_name("fake_chasquid.py")
@@ -25,8 +26,8 @@ FAKE = Path(__file__).with_name("fake_chasquid.py")
 def main() -> None:
     place = Path(sys.argv[1])
     for name, value in json.loads(sys.argv[2]).items():
-        assert hasattr(smtp, name), name
-        setattr(smtp, name, value)
+        assert hasattr(holder, name), name
+        setattr(holder, name, value)
     sockets = []
     for name, file in SOCKETS:
         listener = socket.socket(socket.AF_UNIX)
@@ -35,10 +36,9 @@ def main() -> None:
         sockets.append((name, listener))
     door = rpc.listen(place / "door", Ids.current(), Owner.TAMBO, 64)
     argv = (sys.executable, "-I", "-S", str(FAKE), str(place))
-    environ = smtp.environment(has_ipv6=False, memory_limit=1000)
+    environ = holder.environment(has_ipv6=False, memory_limit=1000)
     outbox = Outbox(place / "recorder", keep_days=30)
-    holder = smtp.Holder(argv, environ, sockets, outbox, place)
-    asyncio.run(holder.run(door))
+    asyncio.run(holder.Holder(argv, environ, sockets, outbox, place).run(door))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.common.rates import Rates
 from entrypoint.common.rpc import UnreachableError
-from entrypoint.services import holder as smtp
+from entrypoint.services import holder
 from tests.unit.kit import ends, put, until
 
 REPOSITORY = Path(__file__).parents[3]
@@ -116,12 +116,12 @@ def start(tmp_path: Path) -> Iterator[Make]:
         return holder
 
     yield make
-    for holder in made:
-        if holder.process.poll() is None:
-            holder.process.kill()
-            holder.process.wait(10)
-        assert "Traceback" not in holder.log
-        for pid, _ in holder.starts:
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait(10)
+        assert "Traceback" not in one.log
+        for pid, _ in one.starts:
             until(lambda pid=pid: not is_alive(pid))  # type: ignore[misc]
 
 
@@ -606,37 +606,37 @@ def test_whoever_goes_away_disturbs_nobody(start: Make) -> None:
 
 
 def test_the_environment() -> None:
-    plain = smtp.environment(has_ipv6=True, memory_limit=None)
+    plain = holder.environment(has_ipv6=True, memory_limit=None)
     assert plain == {
         "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8", "TZ": "UTC"
     }  # fmt: skip
-    assert smtp.environment(True, 2**30)["GOMEMLIMIT"] == str(2**30 * 3 // 4)
-    assert smtp.environment(False, None)["RES_OPTIONS"] == "no-aaaa"
+    assert holder.environment(True, 2**30)["GOMEMLIMIT"] == str(2**30 * 3 // 4)
+    assert holder.environment(False, None)["RES_OPTIONS"] == "no-aaaa"
 
 
 @pytest.mark.parametrize("ipv6", [True, False, None])
 @pytest.mark.parametrize("rates", ["20/conn,60/h,100/unknown,5/auth", "1/h", "none"])
 def test_the_words_of_the_command_line_hold_all_options(ipv6: bool | None, rates: str) -> None:
-    options = smtp.Options(ipv6, Rates.parse(rates), 25 << 20, 2000, 30)
+    options = holder.Options(ipv6, Rates.parse(rates), 25 << 20, 2000, 30)
     words = options.words()
     assert re.fullmatch(r"[a-z0-9/, ]+", words), "supervisord.conf takes them as they are"
-    assert smtp.Options.parse(words.split()) == options
+    assert holder.Options.parse(words.split()) == options
 
 
 @pytest.mark.parametrize("words", ["", "yes none 1 2", "yes none 1 2 three", "yes 5 1 2 3"])
 def test_words_that_are_no_options_end_the_holder(words: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (of int, or of the number of words)
-        smtp.Options.parse(words.split())
+        holder.Options.parse(words.split())
 
 
 def test_the_interface_is_asked_where_no_setting_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     found = IPv6Address("2001:db8::1")
     monkeypatch.setattr(interface, "address", {6: found}.get)
-    assert smtp.Options(None, Rates(), 1, 2, 3).has_ipv6
-    assert not smtp.Options(False, Rates(), 1, 2, 3).has_ipv6
+    assert holder.Options(None, Rates(), 1, 2, 3).has_ipv6
+    assert not holder.Options(False, Rates(), 1, 2, 3).has_ipv6
     monkeypatch.setattr(interface, "address", lambda _version: None)
-    assert not smtp.Options(None, Rates(), 1, 2, 3).has_ipv6
-    assert smtp.Options(True, Rates(), 1, 2, 3).has_ipv6
+    assert not holder.Options(None, Rates(), 1, 2, 3).has_ipv6
+    assert holder.Options(True, Rates(), 1, 2, 3).has_ipv6
 
 
 class Listener:
@@ -661,14 +661,14 @@ def binding(
     monkeypatch: pytest.MonkeyPatch, *, ipv6: bool = True, busy: tuple[int, int] | None = None
 ) -> list[Any]:
     calls: list[Any] = []
-    monkeypatch.setattr(smtp, "_has_ipv6", lambda: ipv6)
+    monkeypatch.setattr(holder, "_has_ipv6", lambda: ipv6)
     monkeypatch.setattr(socket, "socket", lambda family, _: Listener(family, busy, calls))
     return calls
 
 
 def test_three_ports_on_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = binding(monkeypatch)
-    assert [name for name, _ in smtp.bind()] == [
+    assert [name for name, _ in holder.bind()] == [
         "smtp", "smtp", "submission", "submission", "submission_tls", "submission_tls",
     ]  # fmt: skip
     bound = [call for call in calls if isinstance(call, tuple) and len(call) == 2]
@@ -681,14 +681,14 @@ def test_three_ports_on_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_host_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     binding(monkeypatch, ipv6=False)
-    assert len(smtp.bind()) == 3
+    assert len(holder.bind()) == 3
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch, family: int) -> None:
     binding(monkeypatch, busy=(family, 587))
     with pytest.raises(UserError) as caught:
-        smtp.bind()
+        holder.bind()
     assert re.match(
         r"cannot listen on port 587 of (0\.0\.0\.0|::): Address already in use\n"
         r"  fix: see which program has it, and stop it: ss -ltnp 'sport = :587'",
@@ -723,11 +723,11 @@ def test_root_is_dropped_between_binding_and_serving(
         doors.append(make(path, ids, owner, backlog))
         return doors[-1]
 
-    monkeypatch.setattr(smtp, "bind", bind)
+    monkeypatch.setattr(holder, "bind", bind)
     monkeypatch.setattr(rpc, "listen", door)
     monkeypatch.setattr(identity, "drop", drop)
     monkeypatch.setattr(asyncio, "run", serve)
-    smtp.run(smtp.Options(False, Rates(), 25 << 20, 2000, 30), paths, ids)
+    holder.run(holder.Options(False, Rates(), 25 << 20, 2000, 30), paths, ids)
     for made in doors:
         made.close()
     assert calls == ["bind", "drop to chasquid", "serve"]

@@ -19,8 +19,7 @@ from entrypoint.common.paths import Paths
 from entrypoint.history.buffer import Outbox
 from entrypoint.history.client import Query
 from entrypoint.history.store import Store
-from entrypoint.services import holder as smtp
-from entrypoint.services import reader
+from entrypoint.services import holder, reader
 from entrypoint.services.holder import Holder
 
 
@@ -164,5 +163,5 @@ def test_events(paths: Paths) -> None:
 
 
 def test_the_holder_waits_longer_than_the_reader_takes() -> None:
-    assert reader._SECONDS < smtp._READ_WAIT
-    assert reader._LONG < smtp._LOOK_WAIT
+    assert reader._SECONDS < holder._READ_WAIT
+    assert reader._LONG < holder._LOOK_WAIT
