@@ -50,6 +50,7 @@ def boot() -> None:
 
 @click.command("run-keeper", hidden=True)
 def run_keeper() -> int:
+    """Runs as root under supervisord, until SIGTERM; reads the settings anew."""
     log.configure(model.log_style(os.environ), "keeper")
     return keeper.main(model.load(os.environ), Paths(), Ids.image())
 

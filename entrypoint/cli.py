@@ -79,7 +79,7 @@ def _version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version,
               help="Show the version and the commit, and end.")  # fmt: skip
 def tambo() -> None:
-    """The mail server's verbs. Run them as: docker exec mail VERB …"""
+    """The mail server's verbs. Run them as: docker exec mail VERB …"""  # noqa: D415 (the words of the verb follow)
 
 
 @tambo.command(hidden=True)

@@ -16,6 +16,7 @@ _FEW = 8
 
 
 def main() -> int:
+    """Prints the modules, one a line. Status 1 and nothing printed if there are none, or many."""
     try:
         failed = json.loads(_CACHE.read_text())
     except (OSError, ValueError):

@@ -21,6 +21,7 @@ ROOT = SOURCE  # of what is written
 
 
 def env_example() -> str:
+    """A .env with every setting in a comment, but those that are required."""
     lines = [
         "# Settings of the mail server. Only MAIL_HOSTNAME is needed; all: docs/settings.md.",
         "# Quote values that hold a $ in single quotes: 'like $this'.",
@@ -32,6 +33,7 @@ def env_example() -> str:
 
 
 def settings_page() -> str:
+    """Every setting with its description, default and example, in Markdown."""
     lines = [
         "# Settings",
         "",
@@ -109,6 +111,7 @@ def _default(value: Any, *, duration: bool) -> str:
 
 
 def main() -> None:
+    """Write the files; with --check only compare, and end with status 1 if one differs."""
     files = {
         ROOT / ".env.example": env_example(),
         ROOT / "docs/settings.md": settings_page(),

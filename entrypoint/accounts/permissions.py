@@ -34,6 +34,10 @@ def editable(paths: Paths, state: State, domain: Domain) -> Senders:
 
 
 def keep(paths: Paths, ids: Ids, domain: Domain, found: Senders) -> None:
+    """Write a domain's senders. With none left, the file goes and its last good copy with it.
+
+    Not safe without the edit lock. Raises OSError.
+    """
     path = paths.domain(domain) / "senders"
     text = render(found)
     if text:

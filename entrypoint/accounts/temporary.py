@@ -32,6 +32,8 @@ LIFE = 60.0  # seconds: two log-ins take half of one
 
 @dataclass(frozen=True)
 class Login:
+    """What a client logs in with, at ports 465 and 587; served for LIFE seconds at most."""
+
     name: str
     password: str = field(repr=False)
 

@@ -94,6 +94,11 @@ def findings(settings: Settings, paths: Paths, now: datetime) -> tuple[Finding, 
 
 @dataclass
 class Backup:
+    """The repository below data, and what is pushed of it to BACKUP_GIT_REMOTE.
+
+    `now` is in seconds since 1970.
+    """
+
     settings: Settings
     paths: Paths
     ids: Ids

@@ -111,6 +111,7 @@ def load(paths: Paths) -> Memory | None:
 
 
 def dump(memory: Memory) -> bytes:
+    """The memory as JSON, for `load`. It holds digests of secrets, so the file must be private."""
     return json.dumps(asdict(memory), indent=1).encode()
 
 
@@ -119,6 +120,8 @@ def dump(memory: Memory) -> bytes:
 
 @dataclass(frozen=True)
 class Made:
+    """What a plan came to, for each group: a commit's blobs (None removes), and its subject."""
+
     groups: Mapping[Group, Mapping[str, Blob | Node | None]]
     changes: Mapping[Group, Sequence[Change]]
     subjects: Mapping[Group, str]
@@ -141,6 +144,11 @@ _SEALING = Group("secrets")
 
 @dataclass
 class Plan:
+    """What has to be committed so that the branch holds `today`, where it now holds `tree`.
+
+    Reads the repository; writes nothing.
+    """
+
     memory: Memory
     repository: Repository
     tree: Mapping[str, Node]

@@ -358,5 +358,6 @@ def mounts(found: Found) -> list[str]:
 
 
 def uses_key_file(found: Found) -> bool:
+    """Whether that server's BACKUP_GIT_KEY came from data/backup.key, which no backup holds."""
     text = found.tree.get(SETTINGS, Item(b"")).content
     return b"BACKUP_GIT_KEY: secret (from the file /data/backup.key)" in text

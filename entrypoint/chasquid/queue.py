@@ -38,6 +38,8 @@ _PIPE = "(a program)"
 
 
 class Status(Enum):
+    """Of one recipient, with the numbers of chasquid's internal/queue/queue.proto."""
+
     PENDING = 0
     SENT = 1
     FAILED = 2  # for good: the sender is told when the rest is done
@@ -103,6 +105,7 @@ def _status(number: int) -> Status:
 
 
 def is_id(text: str) -> bool:
+    """Whether a text has the form of chasquid's ids: it is then safe as a file's name."""
     return bool(_ID.fullmatch(text))
 
 

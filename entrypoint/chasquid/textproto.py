@@ -165,6 +165,7 @@ def entry_lines(text: str) -> list[int]:
 
 
 def dump(message: Any) -> str:
+    """A text protocol buffer, UTF-8, one field a line: what `parse` and chasquid read."""
     return text_format.MessageToString(message, as_utf8=True)
 
 

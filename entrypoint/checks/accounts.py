@@ -29,6 +29,7 @@ _WHY_ROLE = "Every mail domain must have them (RFC 2142): complaints come there,
 
 
 def check(context: CheckContext) -> list[Finding]:
+    """From settings and state alone: nothing is asked. A loop or a dead end is each a finding."""
     elsewhere = (*certificates.FILES, *keys.FILES)
     files = [
         *(item for item in context.state.findings if item.id not in elsewhere),

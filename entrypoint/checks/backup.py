@@ -19,6 +19,7 @@ _WEEKS = 2  # weeks without a check
 
 
 def check(context: CheckContext) -> list[Finding]:
+    """From what the last backup remembers of itself: the remote is not asked."""
     memory = index.load(context.paths)
     pushed = datetime.fromtimestamp(memory.pushed_at if memory else 0.0, UTC)
     seen = f"last push: {pushed:%Y-%m-%d %H:%M} UTC" if memory and memory.pushed_at else "no push"

@@ -23,6 +23,7 @@ _WHY_TRUST = (
 
 
 def check(context: CheckContext) -> list[Finding]:
+    """Makes TLS handshakes with this server's own ports; the rest is from settings and state."""
     found = [
         *(item for item in context.state.findings if item.id in FILES),
         *renewer.findings(context.settings, context.state, context.now),

@@ -20,6 +20,7 @@ _WHY_OTHERS = "Either a service of yours sends without being named in SPF, or so
 
 
 def check(context: CheckContext) -> list[Finding]:
+    """From the reports that are kept here, read through the holder; none that go elsewhere."""
     kept = list(_kept(context))
     if not kept:
         return [

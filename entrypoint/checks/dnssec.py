@@ -15,6 +15,7 @@ _WHY_BROKEN = "Whoever validates, as large receivers do, finds the whole domain 
 
 
 def check(context: CheckContext) -> list[Finding]:
+    """A finding for each zone of ours, unknown for one that was not answered in time."""
     settings = context.settings
     zones = list(dict.fromkeys((*settings.domains, settings.host_zone)))
     found = every(zones, lambda zone: _zone(context, zone), _SECONDS)

@@ -40,6 +40,7 @@ _WHY_FILES = "Each connection is a file, and the server takes connections up to 
 
 
 def check(context: CheckContext) -> list[Finding]:
+    """Asks this machine and the socket holder; for the clock also the certificates' authority."""
     status = _status(context)
     return [
         *_running(context, status),

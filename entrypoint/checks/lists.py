@@ -37,6 +37,7 @@ class _Result:
 
 
 def check(context: CheckContext) -> list[Finding]:
+    """Asks each list about our address and domains; unknown what does not answer in time."""
     asked = list(_questions(context))
     found = every(asked, lambda item: _look_up(context, *item), _SECONDS)
     late = _Result(_Kind.UNKNOWN, "no answer in time")

@@ -33,6 +33,7 @@ _WHY_WAITING = "After GIVE_UP_AFTER it is returned to its sender as undeliverabl
 
 
 def check(context: CheckContext) -> list[Finding]:
+    """Asks the holder for the queue and the last month's events; unknown if it says nothing."""
     return [*_queue(context), *_history(context)]
 
 

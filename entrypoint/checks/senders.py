@@ -18,6 +18,7 @@ _WHY_ALARM = "Perhaps a password is in other hands."
 
 
 def check(context: CheckContext) -> list[Finding]:
+    """From the senders files and the policy service; unknown if the latter says nothing."""
     return [*_lines(context), *_service(context)]
 
 

@@ -23,6 +23,8 @@ from entrypoint.state.load import State
 
 @dataclass(frozen=True)
 class Context:
+    """Settings as they were when the verb began; `state()` reads the volume anew each time."""
+
     settings: Settings
     paths: Paths
     ids: Ids

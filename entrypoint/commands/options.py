@@ -10,6 +10,8 @@ from entrypoint.policy.grants import Grant
 
 
 class GrantType(click.ParamType[Grant]):
+    """What a login may send as: an address, or *@DOMAIN. A bad one is an error of usage."""
+
     name = "ADDRESS"
 
     def convert(

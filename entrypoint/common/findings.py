@@ -7,6 +7,8 @@ from enum import Enum
 
 
 class Level(Enum):
+    """How bad it is. UNKNOWN is neither right nor wrong, and never to be counted as either."""
+
     INFO = "info"
     UNKNOWN = "unknown"  # nobody could say: neither right nor wrong
     WARN = "warn"

@@ -21,6 +21,8 @@ _CAPABILITY_VERSION = 0x20080522  # the third, of 64 bits (capget(2))
 
 
 class Owner(Enum):
+    """Users of the image, each with a group of its own: whose a file is, who runs a program."""
+
     TAMBO = "tambo"
     CHASQUID = "chasquid"
     AUTH = "auth"  # reads how chosen passwords are stored

@@ -38,10 +38,12 @@ def configure(style: str = TEXT, source: str = "") -> None:
 
 
 def is_json() -> bool:
+    """Whether lines are JSON objects (LOG_FORMAT=json): set by `configure`, text before."""
     return _as_json
 
 
 def is_short() -> bool:
+    """Whether addresses are shortened (LOG_PRIVACY): set by `configure`."""
     return _shorten
 
 

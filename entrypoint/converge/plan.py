@@ -41,6 +41,8 @@ class Effect(IntEnum):
 
 @dataclass(frozen=True)
 class Folder:
+    """A folder that must be. What is in it and not planned stays, but for `Plan.exclusive`."""
+
     path: Path
     owner: Owner
     group: Owner
@@ -50,6 +52,8 @@ class Folder:
 
 @dataclass(frozen=True)
 class File:
+    """A file that must be, with this content: perhaps a secret, so it is not in the repr."""
+
     path: Path
     content: bytes = field(repr=False)
     owner: Owner
@@ -82,6 +86,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class MissingKey:
+    """A DKIM key to make: `path` is where its PEM goes."""
+
     domain: Domain
     selector: Selector
     algorithm: Algorithm
@@ -90,6 +96,8 @@ class MissingKey:
 
 @dataclass(frozen=True)
 class MissingCertificate:
+    """A self-signed certificate to make, for clients until there is another."""
+
     names: tuple[Domain, ...]
     folder: Path
 

@@ -26,6 +26,8 @@ _SILENT = "no answer in time"
 
 @dataclass(frozen=True)
 class Found(Generic[_T]):
+    """What a server said: at least one value, in no order that means anything."""
+
     values: tuple[_T, ...]
 
 

@@ -11,6 +11,8 @@ MAX_STRING = 255  # octets of one character-string in a TXT record (RFC 1035 3.3
 
 
 class RecordType(Enum):
+    """The types that mail needs (RFC 1035, RFC 3596, RFC 2782), called as in zone files."""
+
     A = "A"
     AAAA = "AAAA"
     MX = "MX"

@@ -35,6 +35,8 @@ class Algorithm(Enum):
 
 @dataclass(frozen=True)
 class DkimKey:
+    """A private key as PKCS #8 PEM, and `public`: the octets of the p= tag before base64."""
+
     selector: Selector
     algorithm: Algorithm
     pem: bytes = field(repr=False)
@@ -51,6 +53,7 @@ class DkimKey:
 
 
 def file_name(selector: Selector) -> str:
+    """The file's name in a domain's folder, by the selector: two keys must not share one."""
     return f"dkim:{selector}.pem"
 
 

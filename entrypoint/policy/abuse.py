@@ -21,6 +21,8 @@ _MOST = 20_000  # messages whose login is remembered
 
 @dataclass(frozen=True)
 class Failing:
+    """Why a login is paused: too many of its recipients failed for good."""
+
     failed: int
     tried: int
 
@@ -33,6 +35,8 @@ class Failing:
 
 @dataclass(frozen=True)
 class Surging:
+    """Why a login is paused: recipients of the last hour against the most in an hour before."""
+
     sent: int
     before: int
 
@@ -92,6 +96,7 @@ def surging(hours: Mapping[int, int], sent: int, now: float) -> Surging | None:
 
 
 def by_hour(items: Iterable[tuple[float, int]]) -> dict[int, int]:
+    """Sums of (seconds since 1970, recipients) by hours since 1970."""
     found: dict[int, int] = {}
     for at, count in items:
         hour = int(at) // 3600

@@ -51,14 +51,17 @@ class Answer:
 
 
 def accept(why: str, *, counts: bool = False, notes: tuple[str, ...] = ()) -> Answer:
+    """250: chasquid takes the message. `counts`: its recipients count against the limits."""
     return Answer(Code.ACCEPT, f"2.0.0 {why}", counts, notes)
 
 
 def refuse(enhanced: str, why: str, *, counts: bool = False) -> Answer:
+    """554: whoever sends does not try again. `enhanced` is a code of RFC 3463."""
     return Answer(Code.REFUSE, f"{enhanced} {why}", counts)
 
 
 def later(enhanced: str, why: str) -> Answer:
+    """451: whoever sends tries again. `enhanced` is a code of RFC 3463."""
     return Answer(Code.LATER, f"{enhanced} {why}")
 
 
@@ -320,6 +323,7 @@ _NUL_IN_HEADER = refuse("5.6.0", "the message has a NUL in its header (RFC 5321 
 
 
 def over_limit(login: str, over: Over) -> Answer:
+    """For now; for good if waiting will not help, as one message has more than the limit."""
     if over.wait is None:
         return refuse(
             "5.5.3", f"more recipients than {login} may reach in {over.span}, {over.most}",
@@ -333,10 +337,12 @@ def over_limit(login: str, over: Over) -> Answer:
 
 
 def paused(login: str, why: str) -> Answer:
+    """For now: the client keeps the message until somebody resumes the login."""
     return later("4.7.1", f"{login} is paused: {why}; the postmaster can resume it")
 
 
 def guessed_at(login: str) -> Answer:
+    """For now: said where the login never came from, although the password was right."""
     return later(
         "4.7.1",
         f"somebody guesses at the password of {login}, and it never logged in from this address "
@@ -345,6 +351,7 @@ def guessed_at(login: str) -> Answer:
 
 
 def log_in_again(login: str) -> Answer:
+    """For now: a session may outlive the right to it, as chasquid checks passwords but once."""
     return later(
         "4.7.0",
         f"{login} was changed or paused after this connection had logged in, or it is not known "

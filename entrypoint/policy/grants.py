@@ -52,6 +52,8 @@ class Sender:
 
 @dataclass(frozen=True)
 class SenderError(ValueError):
+    """A line that cannot be read. `line` counts from 1."""
+
     line: int
     reason: str = field(default="")
 

@@ -45,6 +45,7 @@ def refusal(rules: Rules, envelope: Envelope, size: Callable[[str], int | None])
 
 
 def is_full(rules: Rules, size: int | None) -> bool:
+    """`size` is in bytes; one that is not known (None) is not full. MAILBOX_MB=0 is no limit."""
     return bool(rules.mailbox_mb) and size is not None and size >= rules.mailbox_mb << 20
 
 

@@ -162,6 +162,7 @@ def run(
 
 
 def redact(text: str, secrets: tuple[str, ...]) -> str:
+    """The text with `[secret]` for each of these, as they stand: encoded forms are not found."""
     return re.sub("|".join(map(re.escape, secrets)), "[secret]", text) if secrets else text
 
 

@@ -33,6 +33,11 @@ class Pending:
 
 @dataclass
 class Reloads:
+    """What is yet to be run. It outlives restarts, in a file; what fails is run again later.
+
+    `now` is in seconds since 1970.
+    """
+
     paths: Paths
     ids: Ids
     log: Callable[[str], None]

@@ -38,6 +38,7 @@ def begin(settings: Settings, paths: Paths, ids: Ids, domain: Domain) -> tuple[D
 
 
 def pending_records(current: State, domain: Domain) -> tuple[Record, ...]:
+    """What must stand in DNS before the pending keys may sign: empty without a change under way."""
     return tuple(
         dkim_record(domain, key, "DKIM: the next public key.")
         for key in current.domain(domain).pending

@@ -39,6 +39,7 @@ class Health:
 
 
 def look(paths: Paths, now: float) -> Health:
+    """Asks the holder, and each port for its greeting. `now` is in seconds since 1970."""
     started, programs = _programs(paths)
     problems: list[str] = []
     holder: dict[str, Any] = {}

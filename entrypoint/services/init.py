@@ -97,6 +97,7 @@ class _Supervisor(supervisord.Supervisor):  # type: ignore[misc]
 
 
 def main() -> int:
+    """Supervises until it is told to end. Status 70 (EX_SOFTWARE) if a program gave up for good."""
     style = sys.argv[1]
     log.configure(style, "init")
     paths = Paths()

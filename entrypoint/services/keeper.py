@@ -121,6 +121,11 @@ def _renew(certs: renewer.Renewer, paths: Paths, stop: threading.Event) -> None:
 
 @dataclass
 class Keeper:
+    """Compares the volume with how it was at the last look, and puts changes in service.
+
+    Not safe for concurrent use: one thread looks.
+    """
+
     settings: Settings
     paths: Paths
     ids: Ids

@@ -72,6 +72,7 @@ def deliver(root: Path, sender: str, recipient: str, message: bytes) -> Path:
 
 
 def main() -> int:
+    """Status 75 (EX_TEMPFAIL) for whatever goes wrong: any other would bounce the message."""
     try:
         sender, recipient = sys.argv[1:]
         os.umask(0o077)

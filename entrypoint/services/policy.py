@@ -778,6 +778,7 @@ _DU = "docker exec mail sh -c 'du -xm /data | sort -n | tail -20'"
 
 
 def look_around(data: Path) -> Room:
+    """Room in bytes and inodes for what is not root's, of `data`'s file system and the cgroup."""
     disk = os.statvfs(data)
     inodes = disk.f_favail if disk.f_files else decide.INODE_FLOOR  # btrfs counts none
     return Room(
@@ -825,6 +826,7 @@ def memory_limit(cgroup: Path) -> int | None:
 
 
 def notice(host: str, login: str, item: Pause) -> EmailMessage:
+    """What the postmaster is told of a paused login. No auto-reply answers it (RFC 3834)."""
     mail = EmailMessage()
     mail["From"] = f"tambo <postmaster@{host}>"
     mail["To"] = f"postmaster@{host}"

@@ -38,6 +38,7 @@ _MAX_MESSAGES = 2000
 
 
 def main() -> int:
+    """One question in argv, one JSON answer on standard output. Bounded in memory and CPU time."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -60,6 +61,7 @@ def main() -> int:
 
 
 def stored_events(folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    """The answer to a `client.Query`, or {"error": why}: of SQLite, or no question at all."""
     try:
         return store.answer(folder, client.Query.parse(words[0]))
     except (IndexError, ValueError, KeyError, TypeError) as error:

@@ -34,6 +34,7 @@ _BOUNCE = re.compile(rb'^from: *"<>"', re.MULTILINE)
 
 
 def main() -> int:
+    """A line of JSON when it watches, another with what came. Bounded in memory and CPU time."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (15, 15))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

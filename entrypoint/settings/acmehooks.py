@@ -63,6 +63,7 @@ class Hook:
 
 
 def names(folder: Path = FOLDER) -> tuple[str, ...]:
+    """The hooks' names as ACME_DNS takes them, such as dns_cf."""
     return tuple(sorted(path.stem for path in folder.glob("dns_*.sh")))
 
 

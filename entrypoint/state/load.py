@@ -84,6 +84,8 @@ class Issue:
 
 @dataclass(frozen=True)
 class State:
+    """The volume at one moment. What was edited and is broken is as its last good copy has it."""
+
     domains: Mapping[Domain, DomainState] = field(default_factory=dict)
     # By the name of their folder.
     certificates: Mapping[Domain, certs.Certificate] = field(default_factory=dict)
@@ -285,6 +287,7 @@ _WHEN = "%Y%m%dT%H%M%SZ"
 
 
 def retired_name(key: dkim.DkimKey, when: datetime) -> str:
+    """The file's name among the retired: when it retired, in UTC to the second, and its own."""
     return f"{when.astimezone(UTC).strftime(_WHEN)}.{key.file_name}"
 
 
@@ -473,6 +476,7 @@ def load_issue(text: str) -> Issue:
 
 
 def dump_issue(issue: Issue) -> str:
+    """JSON, for `load_issue`."""
     return json.dumps(asdict(issue), indent=1)
 
 

@@ -22,6 +22,8 @@ _NOBODY = "240.0.0.1"
 
 
 class Status(Enum):
+    """How what DNS says compares with what it must. DIFFERENT: there, and of another meaning."""
+
     OK = "ok"
     MISSING = "missing"
     DIFFERENT = "different"

@@ -47,6 +47,8 @@ Tell = Callable[[str], None]
 
 
 class Action(Enum):
+    """What to do about a record. HAND: a program must not, or cannot."""
+
     ADD = "add"
     CHANGE = "change"
     LEAVE = "leave"  # optional, and another's stands there: nothing to do

@@ -140,6 +140,7 @@ def _printable(text: str) -> str:
 
 
 def verdicts_as_json(found: Sequence[Verdict]) -> str:
+    """The verdicts as a list of objects. Its keys are an interface: scripts read them."""
     return json.dumps(
         [
             {

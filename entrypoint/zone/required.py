@@ -130,6 +130,7 @@ def _rotation(state: State, domain: Domain) -> Iterator[Record]:
 
 
 def dkim_record(domain: Domain, key: DkimKey, purpose: str) -> Record:
+    """The key's record at SELECTOR._domainkey.DOMAIN (RFC 6376 3.6.1)."""
     name = f"{key.selector}._domainkey.{domain}"
     return Record(domain, name, TXT, str(key.record), purpose)
 
