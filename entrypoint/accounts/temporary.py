@@ -1,4 +1,4 @@
-"""A log-in for a moment, for a verb that must submit mail as a client does and has no password.
+"""A temporary login: a credential for a minute, for a verb that submits mail as a client does.
 
 It stands in what chasquid reads, and nowhere on the volume: in a file of the tmpfs with the time at
 which it ends, which every reconcile heeds. It is taken back when the verb is done with it. If the

@@ -1,4 +1,4 @@
-"""What is encrypted, and how it is known without decrypting it: digests, and what is to commit.
+"""Which files of a backup are encrypted, what is to commit, and digests of encrypted files.
 
 Secrets are encrypted to a public key whose private half is not here, and never the same twice. So
 that an unchanged one makes no commit, a keyed digest of its plain text is kept on the volume for

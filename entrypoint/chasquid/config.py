@@ -1,4 +1,4 @@
-"""Configuration text from checked values."""
+"""chasquid.conf: a Jinja template, filled with checked values."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Is this server, or one of its domains, on a list of bad senders? Only a list's own answer counts:
-one that fails, refuses or does not know its own test entry says nothing."""
+"""Whether this server, or one of its domains, is on a list of bad senders (RFC 5782).
+
+Only a list's own answer counts: one that fails, refuses or does not know its own test entry says
+nothing."""
 
 from __future__ import annotations
 

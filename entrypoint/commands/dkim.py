@@ -1,4 +1,4 @@
-"""DKIM keys: changing them without a message that fails."""
+"""The verb rotate-dkim: begins a change of DKIM keys, shows how far it is, waits for its end."""
 
 from __future__ import annotations
 

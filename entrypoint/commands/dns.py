@@ -1,4 +1,4 @@
-"""What must stand in DNS, and whether it does."""
+"""The verb dns: the records that must be in DNS; with --check, whether they are."""
 
 from __future__ import annotations
 

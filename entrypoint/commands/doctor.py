@@ -1,4 +1,4 @@
-"""What makes or breaks delivery, looked at from top to bottom."""
+"""The verb doctor: runs the checks of `checks/`, and prints their findings by theme."""
 
 from __future__ import annotations
 

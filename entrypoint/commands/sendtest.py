@@ -1,4 +1,4 @@
-"""Mail for its own sake: a test mail, and what mail programs have to be told."""
+"""The verbs send-test, and mail-settings: what a mail program has to be set to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One screen on how it goes."""
+"""The verb status: certificates, queue, the last hour's mail and findings on one screen."""
 
 from __future__ import annotations
 

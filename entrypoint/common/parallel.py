@@ -1,4 +1,4 @@
-"""Work side by side with an end: what is late is given up, not waited for."""
+"""The same work on many items, in threads, until a deadline: what is late is given up."""
 
 from __future__ import annotations
 

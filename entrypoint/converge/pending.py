@@ -1,4 +1,4 @@
-"""What chasquid has yet to be told: remembered from before its files change until it knows.
+"""Changes that chasquid has yet to take up: recorded before its files change, until it has.
 
 Whoever changes them may be killed before chasquid is told. The files are as planned then, so nobody
 else would see that chasquid still serves the old ones. It is remembered on the tmpfs: a new

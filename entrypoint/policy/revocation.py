@@ -1,4 +1,4 @@
-"""When a login had to begin anew: its password changed, it was paused, or removed. Pure.
+"""When a login's open sessions lose the right to send: new password, pause, removal. Pure.
 
 chasquid asks for a password once a connection, and keeps the connection for up to twenty minutes.
 So for half an hour after such a change, a message is taken only over a connection that logged in

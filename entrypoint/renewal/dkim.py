@@ -1,5 +1,6 @@
-"""DKIM keys change hands: pending → active → retired. Each step may be its last; the next run
-goes on from what is on the volume.
+"""Rotation of a domain's DKIM keys: pending → active → retired.
+
+Each step may be its last: the next run goes on from what is on the volume.
 
 The old key signs until every authoritative server shows the new one, and its record must stand
 for a week longer, for mail on its way.

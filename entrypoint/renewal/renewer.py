@@ -1,4 +1,4 @@
-"""Certificates for years with nobody looking: what is due, issue, install, prove, tell others.
+"""Renewal of certificates: what is due (RFC 9773), issue, install, prove, run deploy hooks.
 
 Decisions are functions of (settings, state, now); `Renewer` acts on them.
 """

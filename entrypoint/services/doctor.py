@@ -1,4 +1,4 @@
-"""The daily look, for whoever keeps a log: what has changed since the last one."""
+"""The doctor's daily run in the keeper: logs findings that are new, or gone, since the last."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""DNS providers as publish-dns knows them: one table from acme.sh's variables to dns-lexicon's
-options, and what each of dns-lexicon's drivers has to be told. Pure.
+"""DNS providers: one table from acme.sh's variables to dns-lexicon's options. Pure.
+
+It also says what each of dns-lexicon's drivers has to be told.
 
 PowerDNS and RFC 2136 are tested against real servers. For the others it is tested that the
 options are those that dns-lexicon declares, and what the driver would send; nobody has tried them
