@@ -1,4 +1,8 @@
-"""The keeper: what people change by hand is in service within seconds, what ages is renewed."""
+"""The keeper: what people change by hand is in service at once, what ages is renewed.
+
+A change in data/domains or data/certs wakes it (common/watch.py). It looks every two seconds all
+the same: not every file system tells, and much that it looks at is not in these files.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from entrypoint.common.errors import UserError
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
+from entrypoint.common.watch import Watch
 from entrypoint.converge import apply, reconcile
 from entrypoint.converge.plan import Effect
 from entrypoint.dns.authoritative import Authoritative
@@ -29,7 +34,7 @@ from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import State
 
-_LOOK = 2.0  # seconds between looks at /data/domains
+_LOOK = 2.0  # seconds between looks that nothing asked for
 _START = 15.0  # seconds that the mail server may take to start
 _POLL = 0.2  # seconds
 _TICK = 5.0  # seconds between looks at what certificates are due
@@ -47,9 +52,11 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     """Started as root: reads settings, drops to tambo for good, works until SIGTERM."""
     identity.drop(ids, Owner.TAMBO, keep=renewer.capabilities(settings))
     stop = threading.Event()
+    watch = Watch((paths.domains, paths.certs))
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
+        watch.wake()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
@@ -61,14 +68,36 @@ def main(settings: Settings, paths: Paths, ids: Ids) -> int:
     threading.Thread(target=_rotate, args=(settings, paths, ids, stop), daemon=True).start()
     threading.Thread(target=_look_daily, args=(settings, paths, ids, stop), daemon=True).start()
     threading.Thread(target=_back_up, args=(settings, paths, ids, stop), daemon=True).start()
-    while not stop.wait(_LOOK):
+    _look(keeper, watch, stop)
+    return 0
+
+
+def _look(keeper: Keeper, watch: Watch, stop: threading.Event) -> None:
+    """At the files when they change, and at everything every _LOOK seconds, however many change."""
+    due, said = time.monotonic() + _LOOK, False
+    while True:
+        if watch.refused and not said:
+            said = True
+            log.log(
+                "keeper",
+                f"note: not every change by hand is told by the kernel ({watch.refused}): it may "
+                f"take {_LOOK:.0f} seconds more until one is in service",
+            )
+        changed = watch.wait(due - time.monotonic())
+        if stop.is_set():
+            return
+        is_due = time.monotonic() >= due
         try:
-            keeper.look()
+            if is_due:
+                keeper.look()
+            elif changed:
+                keeper.look_at_files()
         except (OSError, UserError) as error:
             log.log("keeper", f"error: {error}")
         except Exception:  # noqa: BLE001 (the next look may go better)
             log.log("keeper", f"error: {traceback.format_exc()}")
-    return 0
+        if is_due:
+            due = time.monotonic() + _LOOK
 
 
 def _rotate(settings: Settings, paths: Paths, ids: Ids, stop: threading.Event) -> None:
@@ -148,8 +177,15 @@ class Keeper:
         self._pay()
         if temporary.sweep(self.paths, self.ids):
             self._seen = ()
+        self._take_up((*self._policy_alarms(), *self._auth_alarms()))
+
+    def look_at_files(self) -> None:
+        """What an edit needs. No service is asked: one that is silent would hold the edit up, and
+        looks close together are no measure of how long it has been."""
+        self._take_up(self._alarms)
+
+    def _take_up(self, alarms: tuple[Finding, ...]) -> None:
         seen = signature(self.paths)
-        alarms = (*self._policy_alarms(), *self._auth_alarms())
         if seen == self._seen and alarms == self._alarms and time.monotonic() < self._next_findings:
             return
         self._alarms = alarms

@@ -10,12 +10,19 @@ import pytest
 from tests.image.conftest import Servers
 from tests.support import smtp
 from tests.support.container import checked
-from tests.support.server import DOMAIN, Server
+from tests.support.server import DOMAIN, ROOT, Server
 from tests.support.wait import wait_until
 
 USER = f"i@{DOMAIN}"
-# The keeper looks every two seconds.
+# The keeper looks every two seconds, and when the kernel tells of a change.
 SOON = 10.0
+# A keeper that looks by itself every ten minutes only.
+RUN_KEEPER = "command = /usr/local/bin/tambo run-keeper\n"
+PATIENT_KEEPER = (
+    "command = /opt/tambo/bin/python -I -c 'import sys;from entrypoint import cli;"
+    "from entrypoint.services import keeper;keeper._LOOK = 600.0;"
+    "sys.exit(cli.run(sys.argv[1:]))' run-keeper\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +175,37 @@ def test_a_damaged_key_goes_on_signing_and_is_not_replaced(server: Server, folde
         assert server.ok("dns", "--json") == records
     finally:
         server.machine.write(folder / name, key)
+
+
+def watches(server: Server) -> bool:
+    [pid] = [process.pid for process in server.processes("keeper")] or [0]
+    script = f"cat /proc/{pid}/fdinfo/*"
+    return "inotify wd:" in server.machine.run("sh", "-c", script).stdout
+
+
+def test_an_edit_is_served_when_the_kernel_tells_of_it(servers: Servers, base: Path) -> None:
+    """From another container, as from the host: what is bound into both is one file system."""
+    programs = (ROOT / "rootfs/usr/lib/tambo/supervisord.conf").read_text()
+    assert RUN_KEEPER in programs
+    conf = base / "patient-supervisord.conf"
+    conf.write_text(programs.replace(RUN_KEEPER, PATIENT_KEEPER))
+    server = servers.make(mounts=[f"{conf}:/usr/lib/tambo/supervisord.conf:ro"])
+    server.up()
+    path = server.data / "domains" / DOMAIN / "aliases"
+    wait_until(lambda: watches(server), "the keeper is there", timeout=SOON)
+    server.machine.write(path, "info: me@outside.example\n")
+    wait_until(lambda: accepts(server, "info"), "a new file is served", timeout=SOON)
+    server.machine.write(path, "sales: me@outside.example\n")
+    wait_until(lambda: accepts(server, "sales"), "an edit is served", timeout=SOON)
+    server.machine.write(path.with_name("aliases.new"), "desk: me@outside.example\n")
+    checked(server.machine.run("mv", str(path.with_name("aliases.new")), str(path)))
+    wait_until(lambda: accepts(server, "desk"), "a renamed file is served", timeout=SOON)
+    # A folder that came is watched, whatever it is called.
+    strange = server.data / "domains/a\nb"
+    checked(server.machine.run("mkdir", str(strange)))
+    server.machine.write(strange / "users", "# none\n")
+    words = "is not a domain name"
+    server.log.expect("warn: /data/domains/a$")
+    wait_until(lambda: words in server.container.log(), "the folder is seen", timeout=SOON)
+    server.compose("stop", "--timeout", "9")
+    assert server.container.state["ExitCode"] == 0

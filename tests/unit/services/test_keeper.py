@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,11 +18,12 @@ from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
+from entrypoint.common.watch import Watch as Events
 from entrypoint.converge import pending, reconcile
 from entrypoint.dns.authoritative import Absent, Found, Unknown
 from entrypoint.services import keeper
 from entrypoint.services.keeper import Keeper
-from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked, forked, put, put_domain
+from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked, forked, put, put_domain, until
 
 PLAIN = {"DKIM_KEYS": "ed25519", "DKIM_SELECTOR": "t1"}
 USERS = 'users { key: "i" value { denied {} } }\n'
@@ -318,6 +320,110 @@ def test_the_signature_of_a_volume(paths: Paths) -> None:
     (paths.domain(EXAMPLE_COM) / "dangling").symlink_to("/no/such")
     put(paths.data / "mail/example.com/i/new/1", "mail is no edit")
     assert keeper.signature(paths) == one
+
+
+def test_a_look_at_files_asks_no_service_and_counts_no_silence(watch: Watch) -> None:
+    """Edits come close together: two looks without an answer are then no two seconds."""
+    watch.look()
+    watch.alarms = watch.auth = None
+    watch.look()
+    put_domain(watch.paths, EXAMPLE_COM, users=USERS)
+    for _ in range(5):
+        watch.keeper.look_at_files()
+    assert watch.told == ["reload"]
+    assert watch.problems == []
+
+
+def test_a_look_at_files_keeps_what_the_services_said(watch: Watch) -> None:
+    watch.alarms = ["i@example.com is paused: 30 of 40 recipients failed."]
+    watch.look()
+    put_domain(watch.paths, EXAMPLE_COM, users=USERS)
+    watch.keeper.look_at_files()
+    assert len(watch.problems) == 1
+    assert not [text for text in watch.said if text.startswith("mended: ")]
+
+
+class Looks:
+    """A keeper that only counts, at work in a thread on the kernel's real events."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.all = self.files = 0
+        self._stop = threading.Event()
+        self.events = Events((paths.domains, paths.certs))
+        self._thread = threading.Thread(
+            target=keeper._look, args=(self, self.events, self._stop), daemon=True
+        )
+        self._thread.start()
+
+    def look(self) -> None:
+        self.all += 1
+
+    def look_at_files(self) -> None:
+        self.files += 1
+
+    def end(self) -> None:
+        self._stop.set()
+        self.events.wake()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self.events.close()
+
+
+def test_an_edit_wakes_the_keeper_long_before_its_next_look(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_LOOK", 600.0)
+    put_domain(paths, EXAMPLE_COM, users=USERS)
+    put(paths.certs / "example.com/fullchain.pem", "x")
+    looks = Looks(paths)
+    try:
+        put_domain(paths, EXAMPLE_COM, users=OTHER)
+        until(lambda: looks.files == 1)
+        put_domain(paths, EXAMPLE_ORG, users=USERS)
+        until(lambda: looks.files == 2)
+        put(paths.certs / "example.com/fullchain.pem", "y")
+        until(lambda: looks.files == 3)
+        assert looks.all == 0
+    finally:
+        looks.end()
+
+
+def test_edits_all_the_time_do_not_keep_it_from_looking_at_the_rest(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_LOOK", 0.7)
+    put_domain(paths, EXAMPLE_COM, users=USERS)
+    looks = Looks(paths)
+
+    def edited() -> bool:
+        put_domain(paths, EXAMPLE_COM, users=USERS)
+        return looks.all >= 3 and looks.files >= 3
+
+    try:
+        until(edited, seconds=30)
+    finally:
+        looks.end()
+
+
+def test_without_inotify_it_looks_now_and_then_and_says_so_once(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(log, "log", lambda source, text: said.append(f"{source}: {text}"))
+    monkeypatch.setattr(keeper, "_LOOK", 0.05)
+
+    def refuse(name: str, *_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), name)
+
+    monkeypatch.setattr("entrypoint.common.watch._call", refuse)
+    looks = Looks(paths)
+    try:
+        until(lambda: looks.all >= 5)
+    finally:
+        looks.end()
+    [note] = said
+    assert note.startswith("keeper: note: not every change by hand is told by the kernel (inotify_")
+    assert "max_user_instances" in note
 
 
 def test_the_program_drops_root_first_and_ends_when_told(
