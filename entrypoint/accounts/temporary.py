@@ -25,7 +25,7 @@ from entrypoint.common.paths import Paths
 from entrypoint.converge import apply, reconcile
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
-from entrypoint.state.load import Loan
+from entrypoint.state.load import Temporary
 
 LIFE = 60.0  # seconds: two log-ins take half of one
 
@@ -49,13 +49,13 @@ def login(settings: Settings, paths: Paths, ids: Ids, sender: Address) -> Iterat
     password = userdb.generate()
     name = f"{sender.local}+test-{token}"
     users = {name: Scrypt.of(password, GENERATED_LOG_N)}
-    path = paths.lent / f"{token}.json"
+    path = paths.temporary / f"{token}.json"
 
     try:
         with locks.edit_lock(paths, ids):
-            apply.own_folder(paths.lent, ids)
-            loan = Loan(sender.domain, users, time.monotonic() + LIFE)
-            apply.write(path, loan.dump(), ids)
+            apply.own_folder(paths.temporary, ids)
+            login = Temporary(sender.domain, users, time.monotonic() + LIFE)
+            apply.write(path, login.dump(), ids)
             _, outcome = reconcile.reconcile(settings, paths, ids)
         note = reconcile.serve(paths, ids, outcome.effect)
         if note:
@@ -71,7 +71,11 @@ def login(settings: Settings, paths: Paths, ids: Ids, sender: Address) -> Iterat
 
 def sweep(paths: Paths, ids: Ids) -> bool:
     """Remove what has ended, whoever made it; whether there was any. Whoever calls reconciles."""
-    ended = [path for path, loan in load.loans(paths).items() if loan is None or loan.expired]
+    ended = [
+        path
+        for path, login in load.temporary_logins(paths).items()
+        if login is None or login.expired
+    ]
     if ended:
         with locks.edit_lock(paths, ids):
             for path in ended:

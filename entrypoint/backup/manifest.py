@@ -21,7 +21,7 @@ base64. So a file that is changed, added, removed, renamed, or has other rights 
 is a tree of another server, or of another time, that is put where the newest one should be.
 
 Who can forge, if what is known:
-- the recipient, the verification key, the door to the repository, or all three: nobody. They can
+- the recipient, the verification key, access to the repository, or all three: nobody. They can
   remove, and put an older commit in front: its own time and number say so.
 - the age identity: whoever reads the repository then has the signing key too, as it is among the
   settings that are secret. Then: backup --new-key, and a new repository.

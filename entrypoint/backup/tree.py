@@ -482,7 +482,7 @@ def env_file(tree: Mapping[str, Item], host: str) -> str:
     """A .env for the new machine: as it was, less what belonged to the old one's addresses."""
     lines = [
         f"# Settings of {host}, from its backup. To be .env beside compose.yaml.\n",
-        "# What opens the door to the backup itself is not in it: BACKUP_GIT_KEY_FILE and\n",
+        "# What gives access to the backup itself is not in it: BACKUP_GIT_KEY_FILE and\n",
         "# BACKUP_GIT_TOKEN_FILE name files to put in place again.\n",
     ]
     for line in _lines(tree.get(SETTINGS, Item(b"")).content)[1:]:

@@ -1,4 +1,4 @@
-"""Users and aliases: every name leads somewhere, nothing goes round in circles."""
+"""Users and aliases: every name leads somewhere, nothing goes round in alias loops."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def check(context: CheckContext) -> list[Finding]:
     resolver = routing.load(context.settings, context.state)
     return [
         *(replace(item, why=_WHY_FILE) for item in files),
-        *circles(context.settings, context.state),
+        *loops(context.settings, context.state),
         *_aliases(context, resolver),
         *_users(context),
     ]
 
 
-def circles(settings: Settings, current: State) -> Iterator[Finding]:
+def loops(settings: Settings, current: State) -> Iterator[Finding]:
     """Aliases that lead back to themselves.
 
-    They serve as they are written, and not as in the last good copy: a circle is seldom one file's.
+    They serve as they are written, and not as in the last good copy: a loop is seldom one file's.
     It may run through two domains, or a user or FORWARD_TO may have ended it until they went. The
     copy would hold back every other line of the edit, such as an end to a forwarding, and would
     hide what is written. And nothing is lost: chasquid answers 451 for that one name, so that
@@ -58,17 +58,17 @@ def circles(settings: Settings, current: State) -> Iterator[Finding]:
         # A name of a domain elsewhere whose exchangers were never seen leads to itself on purpose.
         mine = current.domain(domain).aliases
         for name in mine:
-            way = resolver.circle(routing.probe(name, domain))
+            way = resolver.loop(routing.probe(name, domain))
             if not way:
                 continue
             path = f"data/domains/{domain}/aliases"
             line = aliases.line_of(current.domain(domain).aliases_text, name)
             where = f"{path}: line {line}: " if line else f"{path}: "
             chain = " → ".join(way)
-            wrong = "goes round in a circle" if way[-1] in way[:-1] else f"takes over {LIMIT} steps"
+            wrong = "goes round in a loop" if way[-1] in way[:-1] else f"takes over {LIMIT} steps"
             yield Finding(
                 "alias-loop", Level.FAIL, f"{where}mail to {name}@{domain} {wrong}: {chain}.",
-                f"end the circle in {path}; a name that is its own target is one too",
+                f"end the loop in {path}; a name that is its own target is one too",
                 f"{name}@{domain}", chain, _WHY_LOOP,
             )  # fmt: skip
 
@@ -85,7 +85,7 @@ def _alias(resolver: Book, domain: Domain, name: str) -> Iterator[Finding]:
     address = routing.probe(name, domain)
     shown = f"{name}@{domain}"
     path = f"data/domains/{domain}/aliases"
-    if resolver.circle(address):
+    if resolver.loop(address):
         return
     lost = sorted({way[-1] for way in resolver.nowhere(address)})
     for target in lost:

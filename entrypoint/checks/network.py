@@ -89,7 +89,7 @@ def _outgoing(context: CheckContext, versions: Sequence[int]) -> dict[int, list[
 
 
 def _reach(context: CheckContext, receiver: str, version: int) -> _Try:
-    """Greet a receiver's best exchanger; no mail, no more than QUIT."""
+    """Greet a receiver's best MX host; no mail, no more than QUIT."""
     mx = context.resolve(receiver, "MX")
     if isinstance(mx, Unknown):
         return _Try(receiver, version, unknown=mx.reason)

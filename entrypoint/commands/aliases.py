@@ -127,7 +127,7 @@ def remove_alias(name: Mailbox, targets: tuple[str, ...], as_json: bool) -> None
 @_json
 def list_aliases(as_json: bool) -> int:
     """List every address that exists, and where mail to it ends. Exit status 1 if something is
-    wrong: a broken file, a circle, a target that does not exist.
+    wrong: a broken file, an alias loop, a target that does not exist.
 
     Example: docker exec mail list-aliases
     """
@@ -142,7 +142,7 @@ def list_aliases(as_json: bool) -> int:
         click.echo("\n".join(_lines(found)))
     for text in broken:
         click.echo(f"warning: {text}", err=True)
-    wrong = {Way.CIRCLE.value, Way.NOBODY.value}
+    wrong = {Way.LOOP.value, Way.NOBODY.value}
     ends = [end["kind"] for item in found for end in item["ends"]]
     return Exit.WRONG if broken or wrong.intersection(ends) else Exit.OK
 
@@ -244,17 +244,17 @@ def _check(old: Book, new: Book, name: Mailbox) -> None:
         for rule in served.rules:
             asked.setdefault(routing.probe(rule, domain), f"{rule}@{domain}")
     for address, spelling in asked.items():
-        way = new.circle(address)
+        way = new.loop(address)
         if way:
-            if address == mine or not old.circle(address):
+            if address == mine or not old.loop(address):
                 chain = _starred(" → ".join(way))
                 if way[-1] in way[:-1]:
-                    msg = f"mail to {spelling} would go round in a circle: {chain}"
+                    msg = f"mail to {spelling} would go round in a loop: {chain}"
                 else:
                     msg = f"mail to {spelling} would take more than {routing.LIMIT} steps: {chain}"
                 raise UserError(msg, "choose a target that does not lead back; nothing was changed")
             continue
-        known = () if old.circle(address) else {path[-1] for path in old.nowhere(address)}
+        known = () if old.loop(address) else {path[-1] for path in old.nowhere(address)}
         for path in new.nowhere(address):
             if address == mine or path[-1] not in known:
                 if len(path) == 1:
@@ -324,7 +324,7 @@ _WORDS = {
     Way.KEPT.value: "kept in data/mail for",
     Way.NOBODY.value: "kept unread, as nobody is",
     Way.PROGRAM.value: "given to the program",
-    Way.CIRCLE.value: "refused for now (451), as it goes round in a circle:",
+    Way.LOOP.value: "refused for now (451), as it goes round in a loop:",
     Way.REFUSED.value: "refused, as there is no",
 }
 _SOURCES = {

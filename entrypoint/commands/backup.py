@@ -175,7 +175,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {"commit": entry.oid, "time": f"{when:%Y-%m-%dT%H:%M:%SZ}", "subject": entry.subject}
 
 
-# --- the door to a remote
+# --- access to a remote
 
 
 def _door(command: Any) -> Any:

@@ -206,7 +206,7 @@ def _when(at: float) -> str:
 
 def _look(look: Look) -> Iterator[str]:
     for address, why in look.failed:
-        yield from _row("exchanger", f"{address}: {why}")
+        yield from _row("MX host", f"{address}: {why}")
     if not look.address:
         return
     words = [f"{look.server}, {look.family} {look.address}"]
@@ -219,7 +219,7 @@ def _look(look: Look) -> Iterator[str]:
     if look.error:
         words.append(look.error)
     words.append("(by a connection of our own, not the mail's)")
-    yield from _row("exchanger", "; ".join(words[:-1]) + f" {words[-1]}")
+    yield from _row("MX host", "; ".join(words[:-1]) + f" {words[-1]}")
 
 
 def _wrapped(text: str) -> list[str]:
@@ -478,7 +478,7 @@ def _code(found: _Advice) -> str:
             why = f"NOTHING FORWARDS IT: it would be kept in data/mail here, for {where}."
         case End(Way.NOBODY, where):
             why = f"IT WOULD BE LOST: an alias leads to {where}, which does not exist."
-        case End(Way.CIRCLE, where):
+        case End(Way.LOOP, where):
             why = f"IT WOULD NOT ARRIVE: the aliases are a loop, {where}."
         case _:
             why = "IT WOULD BE REFUSED: no alias takes it."

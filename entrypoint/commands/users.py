@@ -328,11 +328,11 @@ def _stranded(context: Context, state: State, domain: Domain, left: userdb.Users
     for here in context.settings.domains:
         for name in state.domain(here).aliases:
             address = routing.probe(name, here)
-            if before.circle(address):
+            if before.loop(address):
                 continue
-            circle = after.circle(address)
-            if circle:
-                yield f"{name}@{here} goes round in a circle now: {' → '.join(circle)}"
+            loop = after.loop(address)
+            if loop:
+                yield f"{name}@{here} goes round in a loop now: {' → '.join(loop)}"
                 continue
             known = {way[-1] for way in before.nowhere(address)}
             for way in after.nowhere(address):

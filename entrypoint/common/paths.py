@@ -137,7 +137,7 @@ class Paths:
 
     @property
     def mx(self) -> Path:
-        """Mail exchangers last seen for domains that receive elsewhere."""
+        """MX hosts last seen for domains that receive elsewhere."""
         return self.state / "mx.json"
 
     @property
@@ -268,9 +268,9 @@ class Paths:
         return self.run / "programs.json"
 
     @property
-    def owed(self) -> Path:
+    def changes(self) -> Path:
         """What chasquid has not been told yet of the files that it reads."""
-        return self.run / "owed"
+        return self.run / "changes"
 
     @property
     def problems(self) -> Path:
@@ -288,9 +288,9 @@ class Paths:
         return self.run / "ca-bundle.pem"
 
     @property
-    def lent(self) -> Path:
+    def temporary(self) -> Path:
         """Log-ins that a verb made for itself, for a moment; see entrypoint.accounts.temporary."""
-        return self.run / "lent"
+        return self.run / "temporary"
 
     @property
     def challenges(self) -> Path:

@@ -22,7 +22,7 @@ _PATIENCE = 60.0  # seconds; telling the holder takes 20 at most
 
 
 @dataclass(frozen=True)
-class Debt:
+class Pending:
     """`pid` is who changed the files last, `token` which change that was; `since` is in seconds
     since 1970."""
 
@@ -32,7 +32,7 @@ class Debt:
     since: float
 
     def is_abandoned(self) -> bool:
-        """Whether nobody is about to pay it."""
+        """True if the process that made the change has died, or has not told chasquid for 60 s."""
         return not Path(f"/proc/{self.pid}").exists() or time.time() - self.since > _PATIENCE
 
 
@@ -52,32 +52,32 @@ class Ledger:
         known = read(self.paths)
         effect = max(effect, known.effect) if known else effect
         text = f"{effect.name} {os.getpid()} {secrets.token_hex(4)}\n"
-        apply.write(self.paths.owed, text.encode(), self.ids)
+        apply.write(self.paths.changes, text.encode(), self.ids)
 
 
-def read(paths: Paths) -> Debt | None:
-    """What is owed, if anything is. Raises OSError."""
+def read(paths: Paths) -> Pending | None:
+    """What is pending, if anything is. Raises OSError."""
     try:
-        text, since = paths.owed.read_text(), paths.owed.stat().st_mtime
+        text, since = paths.changes.read_text(), paths.changes.stat().st_mtime
         name, pid, token = text.split()
-        return Debt(Effect[name], int(pid), token, since)
+        return Pending(Effect[name], int(pid), token, since)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError):  # nothing of tambo's; but a restart covers whatever it was
-        return Debt(Effect.RESTART, 0, "", 0.0)
+        return Pending(Effect.RESTART, 0, "", 0.0)
 
 
-def settle(paths: Paths, debt: Debt | None, served: Effect) -> None:
-    """Strike out a debt that was read before chasquid was told, unless more is owed since.
+def settle(paths: Paths, left: Pending | None, served: Effect) -> None:
+    """Strike out what was read before chasquid was told, unless more is pending since.
 
     Caller holds the edit lock, and held it when reading: so nobody was half way through a change.
     """
     now = read(paths)
-    if debt and now and debt.effect <= served and now == debt:
-        apply.remove(paths.owed)
+    if left and now and left.effect <= served and now == left:
+        apply.remove(paths.changes)
 
 
 def clear(paths: Paths) -> None:
     """For the boot, which starts chasquid after all changes. Caller holds the edit lock."""
     if read(paths):
-        apply.remove(paths.owed)
+        apply.remove(paths.changes)

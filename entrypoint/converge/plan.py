@@ -339,7 +339,10 @@ def rules(settings: Settings, state: State) -> decide.Rules:
     owners = {
         f"{name}@{domain}": (domain, name, secret)
         for domain in settings.domains
-        for name, secret in {**state.lent.get(domain, {}), **state.domain(domain).users}.items()
+        for name, secret in {
+            **state.temporary.get(domain, {}),
+            **state.domain(domain).users,
+        }.items()
         if not isinstance(secret, userdb.Denied)
     }
     addresses = {login: {login, decide.base(login)} for login in owners}
@@ -446,7 +449,7 @@ def _domain_files(settings: Settings, state: State, paths: Paths, domain: Domain
     else:
         users = have.users
         rules = aliases_via(domain, have, state.exchangers.get(domain))
-    users = {**state.lent.get(domain, {}), **users}
+    users = {**state.temporary.get(domain, {}), **users}
     if users:
         text = userdb.render(for_chasquid(users))
         yield _rendered(folder / "users", text.encode(), Effect.RELOAD)

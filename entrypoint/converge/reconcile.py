@@ -14,7 +14,7 @@ from entrypoint.common.identity import Ids
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
 from entrypoint.converge import apply, pending, plan
-from entrypoint.converge.pending import Debt, Ledger
+from entrypoint.converge.pending import Ledger, Pending
 from entrypoint.converge.plan import Effect
 from entrypoint.dns import authoritative
 from entrypoint.dns.authoritative import Absent, Found, Unknown
@@ -51,17 +51,17 @@ def serve(paths: Paths, ids: Ids, effect: Effect) -> str:
     """
     if effect is Effect.NONE:
         return ""
-    debt = _owed(paths, ids)
+    left = _pending(paths, ids)
     try:
         command = "restart" if effect is Effect.RESTART else "reload"
         answer = rpc.request(paths.holder_socket, command)
     except rpc.AbsentError:
-        _settle(paths, ids, debt, Effect.RESTART)
+        _settle(paths, ids, left, Effect.RESTART)
         return "The mail server is not running; it will know this when it starts."
     except rpc.UnreachableError as error:
         return f"The mail server does not answer ({error}); it is told again in a minute."
     # Done or not: a chasquid that is not ready yet reads everything when it starts.
-    _settle(paths, ids, debt, effect)
+    _settle(paths, ids, left, effect)
     if not answer.get("done"):
         return f"chasquid has not taken it over yet; it said last: {answer.get('last_words')}"
     return ""
@@ -69,13 +69,13 @@ def serve(paths: Paths, ids: Ids, effect: Effect) -> str:
 
 def pay(paths: Paths, ids: Ids) -> Effect:
     """Tell chasquid what those owe who were killed before they could. Returns what it was told."""
-    debt = pending.read(paths)
-    if not debt or not debt.is_abandoned():
+    left = pending.read(paths)
+    if not left or not left.is_abandoned():
         return Effect.NONE
-    return Effect.NONE if serve(paths, ids, debt.effect) else debt.effect
+    return Effect.NONE if serve(paths, ids, left.effect) else left.effect
 
 
-def _owed(paths: Paths, ids: Ids) -> Debt | None:
+def _pending(paths: Paths, ids: Ids) -> Pending | None:
     # Without the lock somebody may be half way through a change. It is worth a short wait alone:
     # what is not struck out is paid twice.
     with suppress(UserError), locks.edit_lock(paths, ids, _SHORT):
@@ -83,9 +83,9 @@ def _owed(paths: Paths, ids: Ids) -> Debt | None:
     return None
 
 
-def _settle(paths: Paths, ids: Ids, debt: Debt | None, served: Effect) -> None:
+def _settle(paths: Paths, ids: Ids, left: Pending | None, served: Effect) -> None:
     with suppress(UserError), locks.edit_lock(paths, ids, _SHORT):
-        pending.settle(paths, debt, served)
+        pending.settle(paths, left, served)
 
 
 def refresh_exchangers(

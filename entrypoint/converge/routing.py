@@ -43,13 +43,13 @@ class Way(Enum):
     KEPT = "kept"  # in a Maildir, of somebody who exists
     NOBODY = "nobody"  # in a Maildir, of nobody: chasquid no longer refuses it then
     PROGRAM = "program"
-    CIRCLE = "circle"  # 451 to the sender, for all recipients of the address
+    LOOP = "circle"  # the word of --json; 451 to the sender, for all recipients of the address
     REFUSED = "refused"  # 550
 
 
 @dataclass(frozen=True)
 class End:
-    """`where` is an address, a command or, of a circle, the addresses on the way."""
+    """`where` is an address, a command or, of an alias loop, the addresses on the way."""
 
     way: Way
     where: str
@@ -60,7 +60,7 @@ class Book:
     """All that chasquid resolves names by."""
 
     domains: Mapping[str, Served]
-    _circles: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict)
+    _loops: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict)
 
     def exists(self, address: str) -> bool:
         """Whether mail to a local address reaches a user, an alias or the catch-all."""
@@ -88,10 +88,10 @@ class Book:
         """The addresses that one more step leads to; programs and `via` are ends."""
         return tuple(str(item) for item in self.targets(address) if isinstance(item, Mailbox))
 
-    def circle(self, address: str) -> tuple[str, ...]:
+    def loop(self, address: str) -> tuple[str, ...]:
         """The way from an address to where chasquid gives up; empty if it arrives.
 
-        Of a circle the last address stands on the way already; else the way is only too long.
+        Of an alias loop the last address stands on the way already; else the way is only too long.
         """
         way = self._over(address, 0)
         for number, item in enumerate(way):
@@ -103,14 +103,14 @@ class Book:
         if step >= LIMIT:
             return (address,)
         key = (address, step)
-        if key not in self._circles:
+        if key not in self._loops:
             found = (self._over(item, step + 1) for item in self.next(address))
             rest = next((item for item in found if item), ())
-            self._circles[key] = (address, *rest) if rest else ()
-        return self._circles[key]
+            self._loops[key] = (address, *rest) if rest else ()
+        return self._loops[key]
 
     def nowhere(self, address: str) -> Iterator[tuple[str, ...]]:
-        """The ways from an address, which is in no circle, to local ones that do not exist."""
+        """The ways from an address, which is in no loop, to local ones that do not exist."""
         for way in self._ways(address):
             if way[-1].rpartition("@")[2] in self.domains and not self.exists(way[-1]):
                 yield way
@@ -134,9 +134,9 @@ class Book:
         """Where mail to a local address ends, each place once."""
         if not self.exists(address):
             return (End(Way.REFUSED, address),)
-        circle = self.circle(address)
-        if circle:
-            return (End(Way.CIRCLE, " → ".join(circle)),)
+        loop = self.loop(address)
+        if loop:
+            return (End(Way.LOOP, " → ".join(loop)),)
         found = []
         seen = {address}
         waiting = [address]

@@ -223,7 +223,7 @@ def _words(error: Exception) -> str:
 
 
 def exchangers(domain: Domain, timeout: float = 3.0) -> Found[Domain] | Absent | Unknown:
-    """The mail exchangers of a domain, best first (RFC 5321 5.1), asked of the host's resolver.
+    """The MX hosts of a domain, best first (RFC 5321 5.1), asked of the host's resolver.
 
     A domain without MX but with an address is its own exchanger; a null MX (RFC 7505) is Absent.
     `timeout` is in seconds, for all of it.

@@ -29,7 +29,7 @@ def evaluate(address: str, domain: str, ask: Ask) -> tuple[str, str]:
 def _look_up(
     name: str, kind: str, _tcp: bool = True, _timeout: float = 30
 ) -> list[tuple[tuple[str, str], Any]]:
-    """pyspf's one door to DNS."""
+    """pyspf's one way to DNS."""
     answer = one(_ask.get()(name, kind))
     if isinstance(answer, Unknown):
         msg = f"DNS {answer.reason}"

@@ -1,4 +1,4 @@
-"""What happened to mail, asked of the store through the socket holder's door.
+"""What happened to mail, asked of the store through the holder's control socket.
 
 The store is chasquid's user's; verbs run as another, so they ask, and `services/reader.py` looks.
 """
@@ -35,7 +35,7 @@ class Query:
 
     @property
     def word(self) -> str:
-        """JSON, percent-encoded: one word for the holder's door."""
+        """JSON, percent-encoded: one word for the holder's control socket."""
         return quote(json.dumps(asdict(self)), safe="")
 
     @classmethod

@@ -262,7 +262,7 @@ class Keeper:
         found = (
             *current.findings,
             *load.unserved(current, self.settings.domains),
-            *accounts.circles(self.settings, current),
+            *accounts.loops(self.settings, current),
             *self._news,
             *self._alarms,
             *renewer.findings(self.settings, current, datetime.now(UTC)),

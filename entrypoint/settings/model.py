@@ -311,7 +311,7 @@ Seconds = Annotated[int, BeforeValidator(_duration), DURATION]
 class Given:
     """One variable as the owner set it. `file` is what NAME_FILE named; the value is its content.
 
-    `kept` is False for what only opens the door to the backup itself.
+    `kept` is False for what only gives access to the backup itself.
     """
 
     name: str
@@ -681,7 +681,7 @@ def load(environ: Mapping[str, str], hooks: Path = acmehooks.FOLDER) -> Settings
 
 @dataclass(frozen=True)
 class BackupAccess:
-    """The part of the settings that opens the door to the backup: all that a restore has."""
+    """The part of the settings that gives access to the backup: all that a restore has."""
 
     remote: str = ""
     key: str = field(default="", repr=False)
@@ -914,7 +914,7 @@ def _forwarded_to(settings: Settings, domains: Iterable[str]) -> Iterator[str]:
     if settings.forward_to and settings.forward_to.domain in domains:
         yield (
             f"FORWARD_TO: {settings.forward_to} is received by this very server, so mail "
-            "would go round in a circle; name a mailbox elsewhere"
+            "would go round in a loop; name a mailbox elsewhere"
         )
 
 

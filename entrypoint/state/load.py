@@ -93,13 +93,13 @@ class State:
     issues: Mapping[Domain, Issue] = field(default_factory=dict)
     # When credentials were made, by login, in seconds since 1970; none of those made by hand.
     created: Mapping[str, float] = field(default_factory=dict)
-    # Mail exchangers of domains that receive elsewhere; a missing domain was never looked up.
+    # MX hosts of domains that receive elsewhere; a missing domain was never looked up.
     exchangers: Mapping[Domain, tuple[Domain, ...]] = field(default_factory=dict)
     # Every selector that a key ever had, also of keys that are no more: whoever has looked a name
     # up in DNS may remember the old key.
     selectors: Mapping[Domain, frozenset[str]] = field(default_factory=dict)
     # Log-ins that a verb made for itself and that have not expired: served, and never kept.
-    lent: Mapping[Domain, userdb.Users] = field(default_factory=dict)
+    temporary: Mapping[Domain, userdb.Users] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
     def domain(self, domain: Domain) -> DomainState:
@@ -129,7 +129,7 @@ def load(paths: Paths) -> State:
         created=_created(paths),
         exchangers=_exchangers(paths),
         selectors=_selectors(paths, domains),
-        lent=_lent(paths),
+        temporary=_temporary(paths),
         findings=tuple(findings),
     )
 
@@ -236,7 +236,7 @@ def _active_keys(
 
 
 @dataclass(frozen=True)
-class Loan:
+class Temporary:
     """A log-in for a moment. `until` is in seconds of time.monotonic(), which all processes share,
     and which goes with the folder when the machine or the container starts anew."""
 
@@ -253,19 +253,19 @@ class Loan:
         return json.dumps({"domain": self.domain, "users": text, "until": self.until}).encode()
 
     @classmethod
-    def load(cls, raw: bytes) -> Loan:
+    def load(cls, raw: bytes) -> Temporary:
         """Raises ValueError, KeyError or TypeError for what dump did not make."""
         content = json.loads(raw)
         users = userdb.parse(content["users"])
         return cls(Domain.parse(content["domain"]), users, float(content["until"]))
 
 
-def loans(paths: Paths) -> dict[Path, Loan | None]:
-    """What is lent, by its file; None for a file that makes no sense."""
-    found: dict[Path, Loan | None] = {}
-    for path in sorted(paths.lent.glob("*.json")):
+def temporary_logins(paths: Paths) -> dict[Path, Temporary | None]:
+    """The temporary logins, by file; None for a file that makes no sense."""
+    found: dict[Path, Temporary | None] = {}
+    for path in sorted(paths.temporary.glob("*.json")):
         try:
-            found[path] = Loan.load(path.read_bytes())
+            found[path] = Temporary.load(path.read_bytes())
         except FileNotFoundError:
             continue  # taken back meanwhile
         except (OSError, ValueError, KeyError, TypeError):
@@ -273,11 +273,11 @@ def loans(paths: Paths) -> dict[Path, Loan | None]:
     return found
 
 
-def _lent(paths: Paths) -> Mapping[Domain, userdb.Users]:
+def _temporary(paths: Paths) -> Mapping[Domain, userdb.Users]:
     users: dict[Domain, dict[str, userdb.Secret]] = {}
-    for loan in loans(paths).values():
-        if loan and not loan.expired:
-            users.setdefault(loan.domain, {}).update(loan.users)
+    for login in temporary_logins(paths).values():
+        if login and not login.expired:
+            users.setdefault(login.domain, {}).update(login.users)
     return users
 
 

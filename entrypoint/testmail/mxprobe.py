@@ -1,4 +1,4 @@
-"""A look at a receiver's mail exchanger, as a sending server sees it. No mail is sent.
+"""A look at a receiver's MX host, as a sending server sees it. No mail is sent.
 
 chasquid does not log by which address, with which TLS and to whose certificate it delivered. So
 this asks the same servers in the order in which chasquid does (internal/courier/smtp.go): the best

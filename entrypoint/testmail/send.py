@@ -5,7 +5,7 @@
 3  the message, once; its queue id and its text as chasquid signed it (services/watcher.py)
 4  its DKIM signatures, verified with what DNS shows
 5  what the store of events says of it, until nothing is left to wait for, or time is up
-6  meanwhile, a look at the receiver's exchanger (mxprobe.py)
+6  meanwhile, a look at the receiver's MX host (mxprobe.py)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from entrypoint.zone import address
 WAIT = 120.0  # seconds for an answer
 _TIMEOUT = 15.0  # seconds for each answer of our own chasquid
 _POLL = (0.3, 1.5)  # seconds between looks at the events: at first, and later
-_LOOK_WAIT = 5.0  # seconds that the look at the exchanger may take longer than the delivery
+_LOOK_WAIT = 5.0  # seconds that the look at the MX host may take longer than the delivery
 _WATCH = 15.0  # seconds, more than the watcher takes
 _HERE = "127.0.0.1"
 _PORTS = (465, 587)
@@ -506,7 +506,7 @@ class TestMail:
         return any(event.kind in ends for event in told)
 
     def _look_meanwhile(self, report: Report) -> threading.Thread | None:
-        """Look at the receiver's exchanger in a thread; None if the mail stays here."""
+        """Look at the receiver's MX host in a thread; None if the mail stays here."""
         domain = report.to.domain
         if domain in self.settings.receiving or domain == self.settings.mail_hostname:
             return None

@@ -127,9 +127,9 @@ def of_aliases(users: str) -> list[Kind]:
         line("via nothing", ".*is not a domain name", "sales: i@example.net via"),
         line("via an address", ".*is an IP address", "sales: i@example.net via 192.0.2.1"),
         line("a conflict of versions", "'<<<<<<< HEAD' has no colon", "<<<<<<< HEAD"),
-        line("a circle", "mail to x@example.com goes round in a circle: x@example.com → "
+        line("an alias loop", "mail to x@example.com goes round in a loop: x@example.com → "
              "y@example.com → x@example.com", "x: y\ny: x"),
-        line("its own target", "mail to x@example.com goes round in a circle: x@example.com → "
+        line("its own target", "mail to x@example.com goes round in a loop: x@example.com → "
              "x@example.com", "x: x"),
         line("twelve steps", "mail to a0@example.com takes over 10 steps: a0@", chain.rstrip()),
         text("the users", "line 1: 'users {' has no colon", users),
@@ -307,14 +307,14 @@ def test_what_other_editors_write_is_no_damage(server: Server, secret: str, fold
     assert is_well(server)
 
 
-def test_mail_into_a_circle_is_the_sender_s_to_keep(server: Server, folder: Path) -> None:
+def test_mail_into_an_alias_loop_is_the_sender_s_to_keep(server: Server, folder: Path) -> None:
     server.log.expect(
         *(
-            rf"line {n}: mail to {name}@.* goes round in a circle: {name}@"
+            rf"line {n}: mail to {name}@.* goes round in a loop: {name}@"
             for n, name in ((3, "x"), (4, "y"))
         )
     )
-    break_it(server, folder / "aliases", text("a circle", "", f"{ALIASES}x: y\ny: x\n"))
+    break_it(server, folder / "aliases", text("an alias loop", "", f"{ALIASES}x: y\ny: x\n"))
     wait_until(lambda: not is_well(server), "it is told", timeout=SOON)
     with pytest.raises(smtplib.SMTPDataError) as refused:
         smtp.deliver(server.ipv4, f"x@{DOMAIN}")

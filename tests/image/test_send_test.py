@@ -282,7 +282,7 @@ def test_nothing_is_left_of_the_log_in(server: Server) -> None:
     probe(server, "st-left@example.net")
     assert "+test-" not in before
     assert served_users(server) == before
-    listing = server.container.exec("find", "/run/tambo/lent", "/data", "-name", "*test-*")
+    listing = server.container.exec("find", "/run/tambo/temporary", "/data", "-name", "*test-*")
     assert "json" not in listing.stdout
     assert "+test-" not in server.ok("list-users")
 

@@ -21,7 +21,7 @@ from entrypoint.converge.plan import Effect
 from entrypoint.services.keeper import Keeper
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
-from entrypoint.state.load import Loan
+from entrypoint.state.load import Temporary
 from tests.unit.kit import EXAMPLE_COM, asked, put, put_domain, tree
 
 SENDER = Address("i@example.com")
@@ -73,7 +73,7 @@ def test_it_is_served_while_it_lasts(
         assert told == [Effect.RELOAD]
     assert local not in served(paths)
     assert told == [Effect.RELOAD, Effect.RELOAD]
-    assert list(paths.lent.iterdir()) == []
+    assert list(paths.temporary.iterdir()) == []
 
 
 def test_its_secret_is_written_nowhere(
@@ -83,7 +83,7 @@ def test_its_secret_is_written_nowhere(
         assert login.password not in repr(login)
         for name, item in tree(paths.root).items():
             assert login.password.encode() not in item.content, name
-        [path] = paths.lent.iterdir()
+        [path] = paths.temporary.iterdir()
         assert path.stat().st_mode & 0o777 == 0o600
     assert told
 
@@ -104,7 +104,7 @@ def test_an_error_takes_it_back(
 ) -> None:
     with pytest.raises(KeyboardInterrupt), temporary.login(settings, paths, ids, SENDER):
         raise KeyboardInterrupt
-    assert list(paths.lent.iterdir()) == []
+    assert list(paths.temporary.iterdir()) == []
     assert not [name for name in served(paths) if "+" in name]
     assert told
 
@@ -118,13 +118,13 @@ def test_a_chasquid_that_does_not_run_is_no_place_to_test(
     ):
         pass
     assert error.value.exit_code is Exit.TRY_AGAIN
-    assert list(paths.lent.iterdir()) == []
+    assert list(paths.temporary.iterdir()) == []
 
 
 def killed(settings: Settings, paths: Paths, ids: Ids, *, until: float) -> Path:
     """What a killed verb leaves."""
     users = {"i+test-x": Scrypt.of("secret", 1)}
-    path = put(paths.lent / "x.json", Loan(EXAMPLE_COM, users, until).dump())
+    path = put(paths.temporary / "x.json", Temporary(EXAMPLE_COM, users, until).dump())
     with locks.edit_lock(paths, ids):
         reconcile.reconcile(settings, paths, ids)
     return path
@@ -158,7 +158,7 @@ def test_the_keeper_takes_back_what_a_killed_verb_left(
     keeper = Keeper(settings, paths, ids)
     keeper.look()
     assert "i+test-x" in served(paths), "it may be in use"
-    put(path, Loan(EXAMPLE_COM, {"i+test-x": Denied()}, 0.0).dump())
+    put(path, Temporary(EXAMPLE_COM, {"i+test-x": Denied()}, 0.0).dump())
     said.clear()
     keeper.look()
     assert not path.exists()
@@ -171,8 +171,8 @@ def test_the_keeper_takes_back_what_a_killed_verb_left(
 def test_a_file_that_makes_no_sense_lends_nothing_and_goes(
     settings: Settings, paths: Paths, ids: Ids, content: bytes
 ) -> None:
-    path = put(paths.lent / "x.json", content)
-    assert load.load(paths).lent == {}
+    path = put(paths.temporary / "x.json", content)
+    assert load.load(paths).temporary == {}
     assert temporary.sweep(paths, ids)
     assert not path.exists()
     assert not temporary.sweep(paths, ids)
@@ -180,15 +180,15 @@ def test_a_file_that_makes_no_sense_lends_nothing_and_goes(
 
 
 def test_a_user_of_that_name_is_not_shadowed(settings: Settings, paths: Paths, ids: Ids) -> None:
-    """What is lent never changes the log-in of a user who exists."""
-    loan = Loan(EXAMPLE_COM, {"i": Scrypt.of("secret", 1)}, time.monotonic() + 100)
-    put(paths.lent / "x.json", loan.dump())
+    """A temporary login never changes the log-in of a user who exists."""
+    login = Temporary(EXAMPLE_COM, {"i": Scrypt.of("secret", 1)}, time.monotonic() + 100)
+    put(paths.temporary / "x.json", login.dump())
     with locks.edit_lock(paths, ids):
         reconcile.reconcile(settings, paths, ids)
     assert served(paths)["i"] == Denied()
 
 
 def test_what_is_dumped_is_loaded() -> None:
-    loan = Loan(EXAMPLE_COM, {"i+test-x": Scrypt.of("secret", 1)}, 12.5)
-    assert Loan.load(loan.dump()) == loan
-    assert json.loads(loan.dump())["until"] == 12.5
+    login = Temporary(EXAMPLE_COM, {"i+test-x": Scrypt.of("secret", 1)}, 12.5)
+    assert Temporary.load(login.dump()) == login
+    assert json.loads(login.dump())["until"] == 12.5

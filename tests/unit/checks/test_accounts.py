@@ -76,17 +76,17 @@ def test_aliases_that_lead_somewhere(served: Scene, text: str) -> None:
         ("*: *@example.com\n", ["*"]),
         ("*: nobody-here\n", ["*"]),  # which is the catch-all's again
         ("sales: sales+x\n", ["sales"]),
-        # chasquid gives up at the tenth step, also where there is no circle.
+        # chasquid gives up at the tenth step, also where there is no loop.
         ("".join(f"a{n}: a{n + 1}\n" for n in range(9)) + "a9: i\n", ["a0"]),
     ],
 )
-def test_circles(served: Scene, text: str, expected: list[str]) -> None:
+def test_alias_loops(served: Scene, text: str, expected: list[str]) -> None:
     rules(served, text)
     assert said(served) == [("alias-loop", f"{name}@example.com") for name in expected]
     assert {item.level for item in served.found(accounts.check)} >= {Level.FAIL}
 
 
-def test_a_circle_through_two_domains(served: Scene) -> None:
+def test_an_alias_loop_through_two_domains(served: Scene) -> None:
     rules(served, "sales: sales@example.org\n")
     have = DomainState(aliases=aliases.parse("sales: sales@example.com\n", EXAMPLE_ORG))
     served.state = replace(served.state, domains={**served.state.domains, EXAMPLE_ORG: have})
@@ -95,19 +95,19 @@ def test_a_circle_through_two_domains(served: Scene) -> None:
     ]  # fmt: skip
 
 
-def test_a_circle_is_shown_with_its_line(served: Scene) -> None:
+def test_an_alias_loop_is_shown_with_its_line(served: Scene) -> None:
     text = "# mine\n\nsales: support\nsupport: desk\ndesk: support\n"
     served.with_domain(aliases=aliases.parse(text, EXAMPLE_COM), aliases_text=text)
     first = next(item for item in served.found(accounts.check) if item.id == "alias-loop")
     chain = " → ".join(f"{name}@example.com" for name in ("sales", "support", "desk", "support"))
     assert first.message == (
         "data/domains/example.com/aliases: line 3: mail to sales@example.com goes round in a "
-        f"circle: {chain}."
+        f"loop: {chain}."
     )
     assert first.seen == chain
 
 
-def test_a_circle_that_the_owner_s_forward_ends(served: Scene) -> None:
+def test_an_alias_loop_that_the_owner_s_forward_ends(served: Scene) -> None:
     served.settings = asked(FORWARD_TO="me@example.net")
     rules(served, "sales: nobody-here\n")
     assert said(served) == [], "the catch-all forwards it"

@@ -19,8 +19,8 @@ from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, put, put_domain, tree
 OWN = "# Mine.\n\nteam:  i,Bob@Example.net\r\n\n# The rest:\n*: me@example.net"
 USERS = 'users { key: "i" value { denied {} } }\nusers { key: "you" value { denied {} } }\n'
 NO_LINE = "has no line in data/domains/example.com/aliases"
-CIRCLE = (
-    "mail to i@example.com would go round in a circle: i@example.com → team@example.com → "
+LOOP = (
+    "mail to i@example.com would go round in a loop: i@example.com → team@example.com → "
     "i@example.com\n  fix: choose a target that does not lead back; nothing was changed\n"
 )
 NO_DOMAIN, SILENT = Domain("nobody.example"), Domain("silent.example")
@@ -137,13 +137,13 @@ def test_removing_a_target(server: Server, text: Callable[[], str]) -> None:
     ("arguments", "status", "message"),
     [
         ("add-alias a@example.com a", 1,
-         "mail to a@example.com would go round in a circle: a@example.com → a@example.com\n"),
+         "mail to a@example.com would go round in a loop: a@example.com → a@example.com\n"),
         ("add-alias you@example.com team", 1, None),
         ("add-alias i@example.com team", 1,
-         CIRCLE),
+         LOOP),
         ("add-alias i@example.com me@example.net,team", 1, "mail to i@example.com would go round"),
         ("add-alias *@example.com who", 1,
-         "mail to *@example.com would go round in a circle: *@example.com → who@example.com → "),
+         "mail to *@example.com would go round in a loop: *@example.com → who@example.com → "),
         ("add-alias a@example.org who@example.org", 1,
          "who@example.org does not exist here: a@example.org → who@example.org\n"),
         ("add-alias a@example.com who@smtp.example.com", 1,
@@ -180,7 +180,7 @@ def test_each_mistake_has_its_message_and_status(
 
 
 def test_a_line_that_another_leads_through_stays(server: Server) -> None:
-    """Without it that mail would be kept for nobody, or go round in a circle."""
+    """Without it that mail would be kept for nobody, or go round in a loop."""
     put_domain(server.context.paths, EXAMPLE_ORG, aliases="a: b\nb: me@example.net\n")
     done = server.run("remove-alias", "b@example.org")
     assert done.status == 1
@@ -189,7 +189,7 @@ def test_a_line_that_another_leads_through_stays(server: Server) -> None:
     )
     put_domain(server.context.paths, EXAMPLE_ORG, aliases="*: b\nb: me@example.net\n")
     done = server.run("remove-alias", "b@example.org")
-    assert "would go round in a circle: " in done.err
+    assert "would go round in a loop: " in done.err
     assert "no-such-name" not in done.err
 
 
@@ -199,7 +199,7 @@ def test_what_was_wrong_before_is_not_in_the_way(server: Server, text: Callable[
     assert server.run("add-alias", "new@example.com", "i").status == 0
     assert text() == f"{before}new: i@example.com\n"
     assert server.run("remove-alias", "x@example.com").status == 1, "y would lead to nobody"
-    assert server.run("add-alias", "y@example.com", "i").status == 1, "it is in the circle still"
+    assert server.run("add-alias", "y@example.com", "i").status == 1, "it is in the loop still"
     assert server.run("remove-alias", "lost@example.com").status == 0
 
 
@@ -291,7 +291,7 @@ def test_a_listing_of_what_is_wrong(server: Server) -> None:
     assert done.status == 1
     assert (
         "a@example.com  (by your line 1)\n"
-        "    refused for now (451), as it goes round in a circle: a@example.com →\n"
+        "    refused for now (451), as it goes round in a loop: a@example.com →\n"
         "        b@example.com → a@example.com\n"
     ) in done.out
     assert "    kept unread, as nobody is who@example.com\n" in done.out

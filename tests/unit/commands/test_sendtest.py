@@ -88,7 +88,7 @@ def test_a_delivered_one(tested: Probe) -> None:
         "  queued    as zmyCMhS89vA, over port 465\n"
         "  DKIM      rsa-sha256, t1r._domainkey.example.com verifies with the key in DNS\n"
         "  sent      you@example.net, after 1.2 s\n"
-        "  exchanger mx.example.net, IPv6 2001:db8::25; TLSv1.3; certificate trusted for\n"
+        "  MX host   mx.example.net, IPv6 2001:db8::25; TLSv1.3; certificate trusted for\n"
         "            mx.example.net (by a connection of our own, not the mail's)\n"
         "\n"
         "Delivered: the server of example.net has taken it."
@@ -123,7 +123,7 @@ def test_a_pending_one(tested: Probe) -> None:
     tested.more = {"look": Look(failed=(("mx.example.net [203.0.113.25]", "no answer in time"),))}
     text = tested.text(TO)
     assert tested(TO).status == 75
-    assert "exchanger mx.example.net [203.0.113.25]: no answer in time" in text
+    assert "MX host mx.example.net [203.0.113.25]: no answer in time" in text
     assert "Pending: there is no answer after 2 s." in text
     assert "outgoing port 25" in text
 

@@ -1,4 +1,4 @@
-"""The socket holder's door, from outside."""
+"""The socket holder's control socket, from outside."""
 
 from __future__ import annotations
 

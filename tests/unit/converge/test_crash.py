@@ -155,36 +155,36 @@ def test_a_change(before: Path, place: Path, ids: Ids) -> None:
     new = edited(paths, old, ids)
     shutil.rmtree(before)
     shutil.copytree(place, before, symlinks=True)
-    (before / "run/tambo/owed").unlink()  # as after it was told
+    (before / "run/tambo/changes").unlink()  # as after it was told
     was = steady(before)
     # The pair covers one name too many, which is no reason for a new one: nothing here is random.
     reconcile.reconcile(new, paths, ids)
     expected = steady(place)
     assert expected != was
-    owed = set()
+    waiting = set()
     for _ in deaths(lambda: reconcile.reconcile(new, paths, ids), before, place):
-        debt = pending.read(paths)
-        owed.add(debt.effect if debt else Effect.NONE)
+        left = pending.read(paths)
+        waiting.add(left.effect if left else Effect.NONE)
         if rendered(steady(place)) != rendered(was):
-            assert debt, "it was noted before anything changed"
-            assert debt.is_abandoned()
+            assert left, "it was noted before anything changed"
+            assert left.is_abandoned()
         for name, item in steady(place).items():
             if not name.endswith(".new") and item.kind == "file":
                 old_or_new = [found[name].content for found in (was, expected) if name in found]
                 assert item.content in old_or_new, name
         reconcile.reconcile(new, paths, ids)
         assert steady(place) == expected
-        debt = pending.read(paths)
-        assert debt
-        assert debt.effect is Effect.RESTART, "whoever was killed, and whatever was left to do"
+        left = pending.read(paths)
+        assert left
+        assert left.effect is Effect.RESTART, "whoever was killed, and whatever was left to do"
         _, outcome = reconcile.reconcile(new, paths, ids)
         assert outcome == apply.Outcome((), Effect.NONE)
-    assert owed == {Effect.NONE, Effect.RESTART}
+    assert waiting == {Effect.NONE, Effect.RESTART}
 
 
 def steady(root: Path) -> dict[str, Entry]:
     """All but what differs each time."""
-    return {name: item for name, item in tree(root).items() if "owed" not in name}
+    return {name: item for name, item in tree(root).items() if "changes" not in name}
 
 
 def rendered(found: dict[str, Entry]) -> dict[str, bytes]:

@@ -26,7 +26,7 @@ USERS = 'users { key: "i" value { denied {} } }\n'
 
 @pytest.fixture
 def paths(paths: Paths, ids: Ids) -> Paths:
-    """Of a server at work, to which nothing is owed."""
+    """Of a server at work, to which nothing is pending."""
     paths.state.mkdir(parents=True)
     with locks.edit_lock(paths, ids):
         reconcile.reconcile(WANTED, paths, ids)
@@ -46,9 +46,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def owed(paths: Paths) -> Effect:
-    debt = pending.read(paths)
-    return debt.effect if debt else Effect.NONE
+def waiting(paths: Paths) -> Effect:
+    left = pending.read(paths)
+    return left.effect if left else Effect.NONE
 
 
 def owe(paths: Paths, ids: Ids, effect: Effect) -> None:
@@ -68,35 +68,35 @@ def reconciled(paths: Paths, ids: Ids) -> Effect:
 def test_a_change_is_owed_until_chasquid_is_told(paths: Paths, ids: Ids, told: list[str]) -> None:
     put_domain(paths, EXAMPLE_COM, users=USERS)
     effect = reconciled(paths, ids)
-    assert owed(paths) is effect is Effect.RELOAD
-    assert paths.owed.stat().st_mode & 0o777 == 0o600
+    assert waiting(paths) is effect is Effect.RELOAD
+    assert paths.changes.stat().st_mode & 0o777 == 0o600
     assert reconcile.serve(paths, ids, effect) == ""
-    assert (owed(paths), told) == (Effect.NONE, ["reload"])
-    assert reconciled(paths, ids) is owed(paths) is Effect.NONE
+    assert (waiting(paths), told) == (Effect.NONE, ["reload"])
+    assert reconciled(paths, ids) is waiting(paths) is Effect.NONE
 
 
-def test_what_chasquid_does_not_read_is_not_owed(paths: Paths, ids: Ids) -> None:
+def test_what_chasquid_does_not_read_is_not_pending(paths: Paths, ids: Ids) -> None:
     (paths.good / EXAMPLE_COM / "dkim:t1e.pem").unlink()
     assert reconciled(paths, ids) is Effect.NONE
-    assert not paths.owed.exists()
+    assert not paths.changes.exists()
 
 
-def test_the_larger_one_is_owed(paths: Paths, ids: Ids) -> None:
+def test_the_larger_one_is_pending(paths: Paths, ids: Ids) -> None:
     for effect, expected in (
         (Effect.RELOAD, Effect.RELOAD), (Effect.RESTART, Effect.RESTART),
         (Effect.RELOAD, Effect.RESTART),
     ):  # fmt: skip
         owe(paths, ids, effect)
-        assert owed(paths) is expected
+        assert waiting(paths) is expected
 
 
 def test_less_than_is_owed_does_not_settle_it(paths: Paths, ids: Ids, told: list[str]) -> None:
     owe_and_die(paths, ids, Effect.RESTART)
     owe(paths, ids, Effect.RELOAD)
     assert reconcile.serve(paths, ids, Effect.RELOAD) == ""
-    assert (told, owed(paths)) == (["reload"], Effect.RESTART)
+    assert (told, waiting(paths)) == (["reload"], Effect.RESTART)
     assert reconcile.serve(paths, ids, Effect.RESTART) == ""
-    assert owed(paths) is Effect.NONE
+    assert waiting(paths) is Effect.NONE
 
 
 def test_what_is_owed_since_is_not_settled(
@@ -111,13 +111,13 @@ def test_what_is_owed_since_is_not_settled(
 
     monkeypatch.setattr(rpc, "request", request)
     assert reconcile.serve(paths, ids, Effect.RESTART) == ""
-    assert owed(paths) is Effect.RESTART
+    assert waiting(paths) is Effect.RESTART
 
 
 def test_a_change_half_way_is_not_settled(
     paths: Paths, ids: Ids, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was owed before the lock could be had may be of files that change right now."""
+    """What was pending before the lock could be had may be of files that change right now."""
     owe(paths, ids, Effect.RESTART)
     real = locks.edit_lock
 
@@ -130,7 +130,7 @@ def test_a_change_half_way_is_not_settled(
     monkeypatch.setattr(locks, "edit_lock", busy)
     with real(paths, ids):
         assert reconcile.serve(paths, ids, Effect.RESTART) == ""
-    assert (told, owed(paths)) == (["restart"], Effect.RESTART)
+    assert (told, waiting(paths)) == (["restart"], Effect.RESTART)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_nobody_there_reads_everything_when_it_starts(
     monkeypatch.setattr(rpc, "request", request)
     owe(paths, ids, Effect.RELOAD)
     assert reconcile.serve(paths, ids, Effect.RELOAD) != ""
-    assert owed(paths) is left
+    assert waiting(paths) is left
 
 
 def test_one_that_is_not_ready_yet_is_not_told_again(
@@ -155,11 +155,11 @@ def test_one_that_is_not_ready_yet_is_not_told_again(
     monkeypatch.setattr(rpc, "request", lambda *_: {"done": False, "last_words": "hm"})
     owe(paths, ids, Effect.RESTART)
     assert "it said last: hm" in reconcile.serve(paths, ids, Effect.RESTART)
-    assert owed(paths) is Effect.NONE
+    assert waiting(paths) is Effect.NONE
 
 
 @pytest.mark.parametrize("effect", [Effect.RELOAD, Effect.RESTART])
-def test_the_debts_of_the_dead_are_paid(
+def test_what_the_dead_left_pending_is_done(
     paths: Paths, ids: Ids, told: list[str], effect: Effect
 ) -> None:
     owe_and_die(paths, ids, effect)
@@ -174,7 +174,7 @@ def test_the_living_pay_themselves(paths: Paths, ids: Ids, told: list[str]) -> N
     assert told == []
     # Unless it is a thread that met an error, of a program that lives on.
     long_ago = time.time() - 61
-    os.utime(paths.owed, (long_ago, long_ago))
+    os.utime(paths.changes, (long_ago, long_ago))
     assert reconcile.pay(paths, ids) is Effect.RESTART
     assert told == ["restart"]
 
@@ -187,14 +187,14 @@ def test_what_cannot_be_paid_stays(paths: Paths, ids: Ids, monkeypatch: pytest.M
     monkeypatch.setattr(rpc, "request", request)
     owe_and_die(paths, ids, Effect.RELOAD)
     assert reconcile.pay(paths, ids) is Effect.NONE
-    assert owed(paths) is Effect.RELOAD
+    assert waiting(paths) is Effect.RELOAD
 
 
 @pytest.mark.parametrize("content", ["", "x", "RESTART", "ODD 1 x", "RELOAD one x", "a b c d"])
-def test_a_damaged_note_is_the_largest_debt(
+def test_a_damaged_note_is_the_largest_change(
     paths: Paths, ids: Ids, told: list[str], content: str
 ) -> None:
-    paths.owed.write_text(content)
+    paths.changes.write_text(content)
     assert reconcile.pay(paths, ids) is Effect.RESTART
-    assert (told, owed(paths)) == (["restart"], Effect.NONE)
-    assert not paths.owed.exists()
+    assert (told, waiting(paths)) == (["restart"], Effect.NONE)
+    assert not paths.changes.exists()

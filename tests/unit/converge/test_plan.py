@@ -345,7 +345,7 @@ def test_nothing_is_forwarded_that_was_not_asked_to_be() -> None:
     [
         ({EXAMPLE_ORG: (Domain("mx1.example.net"), Domain("mx2.example.net"))},
          ("mx1.example.net", "mx2.example.net")),
-        ({}, ()),  # never seen: in a circle, which chasquid answers with 451
+        ({}, ()),  # never seen: in an alias loop, which chasquid answers with 451
         ({EXAMPLE_ORG: ()}, None),
     ],
 )  # fmt: skip
@@ -366,7 +366,7 @@ def test_mail_to_a_domain_that_receives_elsewhere(
     )
     expected = {"own@example.org": [chasquid_reference.Recipient("i@example.com", "email")]}
     kind = "forward" if servers else "email"
-    # Without any exchanger the users alone go in a circle: others are unknown, and refused at once.
+    # Without any MX host the users alone go in a loop: others are unknown, and refused at once.
     for name in ("i",) if servers is None else ("*", "i"):
         address = f"{name}@example.org"
         expected[address] = [chasquid_reference.Recipient(address, kind, servers or ())]

@@ -56,7 +56,7 @@ def test_what_run_loses_is_made_again_and_data_is_not_touched(paths: Paths, ids:
     shutil.rmtree(paths.root / "run")
     outcome = run(paths, ids)
     after = tree(paths.root)
-    assert [name for name in before if before[name] != after.pop(name)] == ["run/tambo/owed"]
+    assert [name for name in before if before[name] != after.pop(name)] == ["run/tambo/changes"]
     assert after == {}
     assert not [path for path in outcome.changed if path.is_relative_to(paths.data)]
 
@@ -277,7 +277,7 @@ def test_an_unknown_answer_keeps_what_was_known(ready: Paths, ids: Ids) -> None:
     assert load.load(ready).exchangers == {EXAMPLE_ORG: (ONE,)}
 
 
-def test_a_domain_whose_mx_is_this_server_is_no_circle(ready: Paths, ids: Ids) -> None:
+def test_a_domain_whose_mx_is_this_server_is_no_loop(ready: Paths, ids: Ids) -> None:
     put(ready.mx, json.dumps({"example.org": [ONE]}))
     here = Domain(HOST)
     findings = reconcile.refresh_exchangers(

@@ -102,9 +102,9 @@ def test_a_domain_that_receives_elsewhere() -> None:
 def test_a_chain_that_is_only_too_long() -> None:
     text = "".join(f"a{n}: a{n + 1}\n" for n in range(10))
     found = resolver(f"{text}a10: i")
-    way = found.circle("a0@example.com")
+    way = found.loop("a0@example.com")
     assert way == tuple(f"a{n}@example.com" for n in range(11))
-    assert found.circle("a2@example.com") == ()
+    assert found.loop("a2@example.com") == ()
 
 
 def test_the_ways_to_nobody() -> None:

@@ -105,7 +105,7 @@ def test_a_named_credential_sends_as_its_owner(
     assert plan.rules(asked(), fresh(paths)).may(login, address) is allowed
 
 
-def test_aliases_in_a_circle_come_to_an_end(paths: Paths) -> None:
+def test_aliases_in_an_alias_loop_come_to_an_end(paths: Paths) -> None:
     put(paths.domains / "example.com/users", render({"i": SECRET}))
     put(paths.domains / "example.com/aliases", "a: b\nb: a, i\n")
     assert plan.rules(asked(), fresh(paths)).logins["i@example.com"].addresses == {

@@ -18,8 +18,7 @@ from entrypoint.common import locks, rpc
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Selector
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply, plan, reconcile
-from entrypoint.converge import pending as debts
+from entrypoint.converge import apply, pending, plan, reconcile
 from entrypoint.converge.plan import Effect
 from entrypoint.dns.authoritative import Absent, Answer, Answers, Ask, Found, Unknown
 from entrypoint.keys.dkim import Algorithm
@@ -56,7 +55,7 @@ def booted(wanted: Settings, paths: Paths, ids: Ids) -> None:
     paths.state.mkdir(parents=True, exist_ok=True)
     with locks.edit_lock(paths, ids):
         reconcile.reconcile(wanted, paths, ids)
-        debts.clear(paths)
+        pending.clear(paths)
 
 
 @pytest.fixture

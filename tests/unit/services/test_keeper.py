@@ -194,7 +194,7 @@ def test_a_warning_is_said_but_no_reason_to_be_unhealthy(watch: Watch) -> None:
     assert watch.problems == []
 
 
-def test_a_circle_is_told_and_serves_as_it_is_written(watch: Watch) -> None:
+def test_an_alias_loop_is_told_and_serves_as_it_is_written(watch: Watch) -> None:
     """As chasquid has it: 451 for that name, and everything else in the file in service."""
     watch.look()
     put_domain(watch.paths, EXAMPLE_COM, aliases="a: b\n\nb: a\ngood: me@example.net\n")
@@ -202,7 +202,7 @@ def test_a_circle_is_told_and_serves_as_it_is_written(watch: Watch) -> None:
     ways = ("a@example.com → b@example.com → a", "b@example.com → a@example.com → b")
     for text, line, way in zip(said, (1, 3), ways, strict=True):
         assert text.startswith(f"fail: data/domains/example.com/aliases: line {line}: mail to ")
-        assert f" goes round in a circle: {way}@example.com. Fix: " in text
+        assert f" goes round in a loop: {way}@example.com. Fix: " in text
     assert [f"fail: {text}" for text in watch.problems] == said
     text = (watch.paths.chasquid / "domains/example.com/aliases").read_text()
     assert "good: me@example.net\n" in text

@@ -1,4 +1,4 @@
-"""What chasquid's user alone may read, asked for through the socket holder's door."""
+"""What chasquid's user alone may read, asked for through the holder's control socket."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_receive_elsewhere() -> None:
     assert asked(MAIL_RECEIVE="none").receiving == ()
 
 
-def test_forwarding_to_a_domain_that_receives_elsewhere_is_no_circle() -> None:
+def test_forwarding_to_a_domain_that_receives_elsewhere_is_no_loop() -> None:
     found = asked(
         MAIL_DOMAINS="example.com example.org", MAIL_RECEIVE="example.com",
         FORWARD_TO="i@example.org",

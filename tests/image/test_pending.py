@@ -46,8 +46,8 @@ def run_and_die(server: Server, code: str, *words: str) -> None:
     assert done.status == 137, done.stderr
 
 
-def owed(server: Server) -> str:
-    return server.container.exec("cat", "/run/tambo/owed").stdout
+def waiting(server: Server) -> str:
+    return server.container.exec("cat", "/run/tambo/changes").stdout
 
 
 def pids(server: Server) -> set[int]:
@@ -57,7 +57,7 @@ def pids(server: Server) -> set[int]:
 
 def test_the_keeper_tells_chasquid_of_a_user(server: Server) -> None:
     secret = server.add_user(USER)
-    assert owed(server) == ""
+    assert waiting(server) == ""
     assert smtp.can_log_in(server.endpoint(), USER, secret)
     pid = server.process("chasquid").pid
     run_and_die(server, _DIES, "remove-user", USER)
@@ -65,7 +65,7 @@ def test_the_keeper_tells_chasquid_of_a_user(server: Server) -> None:
     wait_until(
         lambda: not smtp.can_log_in(server.endpoint(), USER, secret), "it is out", timeout=10
     )
-    wait_until(lambda: not owed(server), "it is paid")
+    wait_until(lambda: not waiting(server), "it is done")
     assert "did not tell it; now it was told to read them" in server.container.log()
     assert server.process("chasquid").pid == pid
 
@@ -78,7 +78,7 @@ def test_the_keeper_has_chasquid_started_again_for_a_key(server: Server) -> None
         "another chasquid",
         timeout=10,
     )
-    wait_until(lambda: not owed(server), "it is paid")
+    wait_until(lambda: not waiting(server), "it is done")
     assert "did not tell it; now it was told to start again" in server.container.log()
     secret = server.add_user(USER)
     smtp.submit(server.endpoint(), USER, secret, f"postmaster@{DOMAIN}")
@@ -97,15 +97,15 @@ def test_without_a_keeper_the_next_one_pays(server: Server) -> None:
         "another chasquid",
         timeout=15,
     )
-    wait_until(lambda: not owed(server), "it is paid")
+    wait_until(lambda: not waiting(server), "it is done")
     assert smtp.can_log_in(server.endpoint(), USER, secret)
 
 
 def test_nothing_is_owed_after_a_start(server: Server) -> None:
-    assert owed(server) == ""
+    assert waiting(server) == ""
     before = server.control("status")["starts"]
     server.compose("restart")
     server.wait_until_it_serves()
     wait_until(lambda: server.control("status")["ready"], "chasquid is there")
-    assert owed(server) == ""
+    assert waiting(server) == ""
     assert server.control("status")["starts"] == before == 1
