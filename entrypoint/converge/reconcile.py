@@ -67,8 +67,8 @@ def serve(paths: Paths, ids: Ids, effect: Effect) -> str:
     return ""
 
 
-def pay(paths: Paths, ids: Ids) -> Effect:
-    """Tell chasquid what those owe who were killed before they could. Returns what it was told."""
+def serve_pending(paths: Paths, ids: Ids) -> Effect:
+    """Tell chasquid of the changes of who was killed before they could. Returns what it was told."""
     left = pending.read(paths)
     if not left or not left.is_abandoned():
         return Effect.NONE
@@ -77,7 +77,7 @@ def pay(paths: Paths, ids: Ids) -> Effect:
 
 def _pending(paths: Paths, ids: Ids) -> Pending | None:
     # Without the lock somebody may be half way through a change. It is worth a short wait alone:
-    # what is not struck out is paid twice.
+    # what is not struck out is done twice.
     with suppress(UserError), locks.edit_lock(paths, ids, _SHORT):
         return pending.read(paths)
     return None

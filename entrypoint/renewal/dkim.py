@@ -104,7 +104,7 @@ def _activate(
             apply.remove(paths.domain(domain) / key.file_name)
         _, outcome = reconcile.reconcile(settings, paths, ids)
     reconcile.serve(paths, ids, outcome.effect)
-    reconcile.pay(paths, ids)  # if whoever did all of this before was killed right here
+    reconcile.serve_pending(paths, ids)  # if whoever did all of this before was killed right here
     with locks.edit_lock(paths, ids):
         for key in new:
             apply.remove(paths.pending(domain) / key.file_name)

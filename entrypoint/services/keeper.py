@@ -174,7 +174,7 @@ class Keeper:
             self._next_exchangers = time.monotonic() + _EXCHANGERS
             self._news = reconcile.refresh_exchangers(self.settings, self.paths, self.ids)
             self._seen = ()
-        self._pay()
+        self._serve_pending()
         if temporary.sweep(self.paths, self.ids):
             self._seen = ()
         self._take_up((*self._policy_alarms(), *self._auth_alarms()))
@@ -201,13 +201,13 @@ class Keeper:
             reconcile.settle(self.paths)
         self._say(current)
 
-    def _pay(self) -> None:
-        paid = reconcile.pay(self.paths, self.ids)
-        if paid is not Effect.NONE:
+    def _serve_pending(self) -> None:
+        served = reconcile.serve_pending(self.paths, self.ids)
+        if served is not Effect.NONE:
             log.log(
                 "keeper",
                 "somebody who changed chasquid's files did not tell it; now it was told to "
-                + ("start again" if paid is Effect.RESTART else "read them"),
+                + ("start again" if served is Effect.RESTART else "read them"),
             )
 
     def _policy_alarms(self) -> tuple[Finding, ...]:

@@ -163,19 +163,19 @@ def test_what_the_dead_left_pending_is_done(
     paths: Paths, ids: Ids, told: list[str], effect: Effect
 ) -> None:
     owe_and_die(paths, ids, effect)
-    assert reconcile.pay(paths, ids) is effect
-    assert reconcile.pay(paths, ids) is Effect.NONE
+    assert reconcile.serve_pending(paths, ids) is effect
+    assert reconcile.serve_pending(paths, ids) is Effect.NONE
     assert told == [effect.name.lower()]
 
 
 def test_the_living_pay_themselves(paths: Paths, ids: Ids, told: list[str]) -> None:
     owe(paths, ids, Effect.RESTART)
-    assert reconcile.pay(paths, ids) is Effect.NONE
+    assert reconcile.serve_pending(paths, ids) is Effect.NONE
     assert told == []
     # Unless it is a thread that met an error, of a program that lives on.
     long_ago = time.time() - 61
     os.utime(paths.changes, (long_ago, long_ago))
-    assert reconcile.pay(paths, ids) is Effect.RESTART
+    assert reconcile.serve_pending(paths, ids) is Effect.RESTART
     assert told == ["restart"]
 
 
@@ -186,7 +186,7 @@ def test_what_cannot_be_paid_stays(paths: Paths, ids: Ids, monkeypatch: pytest.M
 
     monkeypatch.setattr(rpc, "request", request)
     owe_and_die(paths, ids, Effect.RELOAD)
-    assert reconcile.pay(paths, ids) is Effect.NONE
+    assert reconcile.serve_pending(paths, ids) is Effect.NONE
     assert waiting(paths) is Effect.RELOAD
 
 
@@ -195,6 +195,6 @@ def test_a_damaged_note_is_the_largest_change(
     paths: Paths, ids: Ids, told: list[str], content: str
 ) -> None:
     paths.changes.write_text(content)
-    assert reconcile.pay(paths, ids) is Effect.RESTART
+    assert reconcile.serve_pending(paths, ids) is Effect.RESTART
     assert (told, waiting(paths)) == (["restart"], Effect.NONE)
     assert not paths.changes.exists()
