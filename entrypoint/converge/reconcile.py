@@ -68,7 +68,7 @@ def serve(paths: Paths, ids: Ids, effect: Effect) -> str:
 
 
 def serve_pending(paths: Paths, ids: Ids) -> Effect:
-    """Tell chasquid of the changes of who was killed before they could. Returns what it was told."""
+    """Tell chasquid of changes whose maker was killed before. Returns what it was told."""
     left = pending.read(paths)
     if not left or not left.is_abandoned():
         return Effect.NONE
