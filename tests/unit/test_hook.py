@@ -416,8 +416,12 @@ def test_a_refusal_is_one_though_nobody_reads_its_words(program: Path, path: Pat
 
 
 def test_stopped_and_continued_it_goes_on(program: Path, path: Path) -> None:
+    hook: subprocess.Popen[bytes]
+    started = threading.Event()
+
     def serve(client: socket.socket) -> bytes:
         heard = client.recv(1000)
+        assert started.wait(5)
         for _ in range(5):
             hook.send_signal(signal.SIGSTOP)
             time.sleep(0.05)
@@ -427,6 +431,7 @@ def test_stopped_and_continued_it_goes_on(program: Path, path: Path) -> None:
 
     with Service(path, serve) as service:
         hook = start(program, env=environment(path))
+        started.set()
         assert finish(hook) == Verdict(0, b"")
     assert service.heard == [PREAMBLE + MESSAGE]
 
