@@ -116,6 +116,10 @@ def test_a_message_taken_before_the_kill_is_delivered_after_it(server: Server) -
 
 @pytest.fixture
 def fresh(servers: Servers) -> Server:
+    return make(servers)
+
+
+def make(servers: Servers) -> Server:
     """Made, not started."""
     server = servers.make({"DKIM_KEYS": "rsa2048,ed25519", "DKIM_SELECTOR": "k"})
     server.compose("create", "--no-build")
@@ -128,7 +132,10 @@ def assert_the_next_boot_completes(server: Server, keys: dict[str, str]) -> None
     complete = server.keys()
     assert keys.items() <= complete.items(), "what there was has not changed"
     assert set(complete) == {"dkim:kr.pem", "dkim:ke.pem"}
-    assert not [path for path in server.machine.tree(server.data) if path.endswith(".new")]
+    wait_until(
+        lambda: not [path for path in server.machine.tree(server.data) if path.endswith(".new")],
+        "nothing is left aside: what was being written then is written anew",
+    )
     names = {item["name"] for item in server.verb("dns", "--json").json()}
     assert {f"kr._domainkey.{DOMAIN}", f"ke._domainkey.{DOMAIN}"} <= names
 
@@ -151,8 +158,19 @@ def test_a_first_boot_killed_at_any_moment_is_completed_by_the_next_with_the_sam
 
 
 def test_a_first_boot_killed_at_each_of_its_steps_is_completed_with_the_same_key(
-    fresh: Server,
+    servers: Servers,
 ) -> None:
+    between = f"domains/{DOMAIN}/dkim:kr.pem"
+    seen = []
+    for _ in range(4):  # on a busy machine the kill may come after the second key, too
+        seen.append(killed_at_each_step(make(servers))[between])
+        if seen[-1] == 1:
+            return
+    pytest.fail(f"it was never killed between the two keys: there were {seen}")
+
+
+def killed_at_each_step(fresh: Server) -> dict[str, int]:
+    """How many keys there were after each kill."""
     steps = [
         "state/instance.lock",
         "state/edit.lock",
@@ -170,7 +188,7 @@ def test_a_first_boot_killed_at_each_of_its_steps_is_completed_with_the_same_key
     # Slower, so that there is time to watch for the first step.
     checked(fresh.container.docker("update", "--cpus", "0.5"))
     keys: dict[str, str] = {}
-    found = []
+    found = {}
     for step in steps:
         checked(fresh.container.docker("start"))
         # A file that is written aside is there for a moment; if that is missed, at the next.
@@ -182,6 +200,6 @@ def test_a_first_boot_killed_at_each_of_its_steps_is_completed_with_the_same_key
         now = fresh.keys()
         assert keys.items() <= now.items(), f"killed at {step}: a key changed"
         keys = now
-        found.append((step, len(keys)))
-    assert dict(found)[f"domains/{DOMAIN}/dkim:kr.pem"] == 1, "between the two keys"
+        found[step] = len(keys)
     assert_the_next_boot_completes(fresh, keys)
+    return found
