@@ -15,7 +15,7 @@ from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.converge import apply, pending, reconcile
 from entrypoint.services import holder, keeper
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import State
 from entrypoint.zone import address, render
@@ -25,9 +25,9 @@ from entrypoint.zone.required import required
 @click.command("boot", hidden=True)
 def boot() -> None:
     """Prepare everything, then become supervisord."""
-    style = model.log_style(os.environ)
+    style = environment.log_style(os.environ)
     log.configure(style, "boot")
-    asked = model.load(os.environ)
+    asked = environment.load(os.environ)
     paths, ids = Paths(), Ids.image()
     locks.hold_instance(paths, ids)
     if restore.left(paths):
@@ -51,8 +51,8 @@ def boot() -> None:
 @click.command("run-keeper", hidden=True)
 def run_keeper() -> int:
     """Runs as root under supervisord, until SIGTERM; reads the settings anew."""
-    log.configure(model.log_style(os.environ), "keeper")
-    return keeper.main(model.load(os.environ), Paths(), Ids.image())
+    log.configure(environment.log_style(os.environ), "keeper")
+    return keeper.main(environment.load(os.environ), Paths(), Ids.image())
 
 
 def holder_options(asked: Settings) -> holder.Options:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entrypoint.settings.model import BY_FILE, CREDENTIALS, DURATION, Settings
+from entrypoint.settings.model import CREDENTIALS, Settings
+from entrypoint.settings.values import BY_FILE, DURATION
 
 SOURCE = Path(__file__).parent.parent
 ROOT = SOURCE  # of what is written

@@ -24,7 +24,7 @@ from entrypoint.common import identity as rights
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
-from entrypoint.settings import model
+from entrypoint.settings import environment, values
 from entrypoint.state import load
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print an object for programs.")
@@ -151,7 +151,7 @@ def _read_identity(name: str) -> Kept:
     """From a file, standard input (`-`), or, if there is a terminal, by hand (``)."""
     try:
         if name:
-            text = sys.stdin.read(65536) if name == "-" else model.read_file(name)
+            text = sys.stdin.read(65536) if name == "-" else environment.read_file(name)
             return Kept(age.identities(text), signing.verification_keys(text))
         answer: str = click.prompt("Private half (AGE-SECRET-KEY-1...)", hide_input=True)
         found = age.identities(answer)
@@ -199,7 +199,7 @@ def _access(
     remote: str | None, key: str | None, host_key: str | None, token_file: str | None, paths: Paths
 ) -> Access:
     """What was given, else what the environment says. As root, before the drop."""
-    known = model.load_access(os.environ)
+    known = environment.load_access(os.environ)
     try:
         asked = remote or known.remote
         if not asked:
@@ -210,14 +210,14 @@ def _access(
             )  # fmt: skip
         if asked.startswith("/"):
             return Access(asked)
-        asked = model.git_remote(asked)
+        asked = values.git_remote(asked)
         default = paths.data / "backup.key"
         key = key or (str(default) if not known.key and default.is_file() else None)
         found = Access(
             asked,
-            model.private_key(model.read_file(key)) if key else known.key,
-            model.host_keys(host_key) if host_key else known.host_keys,
-            model.read_file(token_file) if token_file else known.token,
+            values.private_key(environment.read_file(key)) if key else known.key,
+            values.host_keys(host_key) if host_key else known.host_keys,
+            environment.read_file(token_file) if token_file else known.token,
         )
     except ValueError as error:
         raise UserError(str(error), exit_code=Exit.USAGE) from None
@@ -309,7 +309,7 @@ def _verification_keys(identity: str | None) -> tuple[str, ...]:
     """Those in --identity, else that of this server's own signing key. As root."""
     if identity:
         try:
-            text = sys.stdin.read(65536) if identity == "-" else model.read_file(identity)
+            text = sys.stdin.read(65536) if identity == "-" else environment.read_file(identity)
             return signing.verification_keys(text)
         except ValueError as error:
             what = "standard input" if identity == "-" else f"--identity {identity}"
@@ -320,7 +320,7 @@ def _verification_keys(identity: str | None) -> tuple[str, ...]:
 
 def _own_key() -> tuple[str, ...]:
     """The verification key of this server's own signing key, if it has one."""
-    own = model.load_access(os.environ).signing_key
+    own = environment.load_access(os.environ).signing_key
     return (signing.verification_key(own),) if own else ()
 
 

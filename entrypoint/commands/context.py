@@ -15,7 +15,7 @@ from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.converge import reconcile
 from entrypoint.renewal import renewer
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import State
@@ -32,7 +32,7 @@ class Context:
     @classmethod
     def enter(cls) -> Context:
         """Read the settings (root may: their files are the host's), then become tambo for good."""
-        context = cls(model.load(os.environ), Paths(), Ids.image())
+        context = cls(environment.load(os.environ), Paths(), Ids.image())
         for folder in (context.paths.domains, context.paths.certs):
             identity.mend(folder, context.ids, Owner.TAMBO)
         identity.drop(context.ids, Owner.TAMBO, keep=renewer.capabilities(context.settings))

@@ -271,7 +271,7 @@ def test_what_has_changed(server: Server, healthy: set[Key], world: World) -> No
 
 def test_the_keeper_looks_without_any_right_of_root_s(server: Server, healthy: set[Key]) -> None:
     code = (
-        "import os; from entrypoint.settings.model import load;"
+        "import os; from entrypoint.settings.environment import load;"
         "from entrypoint.services import doctor;"
         "from entrypoint.common.paths import Paths; from entrypoint.common.identity import Ids;"
         "done = doctor.look_if_due(load(os.environ), Paths(), Ids.image(), print);"

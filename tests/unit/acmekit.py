@@ -14,7 +14,7 @@ from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
 from entrypoint.keys import certs
 from entrypoint.renewal import acmesh
-from entrypoint.settings import acmehooks, model
+from entrypoint.settings import acmehooks, environment
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import Issue
@@ -90,7 +90,7 @@ def asked(hooks: Path, **environ: str) -> Settings:
     """Settings for TLS=dns at PowerDNS; an empty value takes one away."""
     common = {"MAIL_HOSTNAME": HOST, "ACME_DNS": "dns_pdns", "PDNS_Url": "http://ns.example.net",
               "PDNS_ServerId": "localhost", "PDNS_Token": SECRET}  # fmt: skip
-    return model.load({**common, **environ}, hooks)
+    return environment.load({**common, **environ}, hooks)
 
 
 @cache

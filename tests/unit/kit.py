@@ -19,7 +19,7 @@ from entrypoint.converge import plan
 from entrypoint.converge.plan import MissingKey
 from entrypoint.keys import dkim
 from entrypoint.keys.dkim import Algorithm
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import State
@@ -34,7 +34,7 @@ TODAY = date(2026, 1, 1)  # of the test keys' selectors
 
 def asked(**environ: str) -> Settings:
     """Settings; only what differs from a plain server's needs saying."""
-    return model.load({"MAIL_HOSTNAME": HOST, **environ})
+    return environment.load({"MAIL_HOSTNAME": HOST, **environ})
 
 
 @cache

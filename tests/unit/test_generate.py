@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.settings import model
+from entrypoint.settings import environment, values
 from entrypoint.settings.model import Settings
 from tools import generate
 
 NAMES = [
-    f"{field.upper()}_FILE" if model.BY_FILE in info.metadata else field.upper()
+    f"{field.upper()}_FILE" if values.BY_FILE in info.metadata else field.upper()
     for field, info in Settings.model_fields.items()
     if info.examples
 ]
@@ -60,7 +60,7 @@ def test_the_example_is_a_working_env_file() -> None:
     lines = [line for line in generate.env_example().splitlines() if line and line[0] != "#"]
     environ = dict(line.split("=", 1) for line in lines)
     assert environ == {"MAIL_HOSTNAME": "smtp.example.com"}
-    model.load(environ)
+    environment.load(environ)
 
 
 def test_every_setting_has_a_default_or_is_needed() -> None:

@@ -14,7 +14,7 @@ from entrypoint.common.errors import UserError
 from entrypoint.common.paths import Paths
 from entrypoint.converge import plan
 from entrypoint.keys.dkim import Algorithm, DkimKey
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
 from entrypoint.zone import render
@@ -94,7 +94,7 @@ def values(name: str) -> Iterator[str]:
             yield form.format(hostile, RIGHT[name])
 
 
-def environment(name: str, value: str) -> dict[str, str]:
+def environ_with(name: str, value: str) -> dict[str, str]:
     return {"MAIL_HOSTNAME": HOST, name: value}
 
 
@@ -103,9 +103,9 @@ def test_is_refused_or_harmless(name: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     seen: list[Settings] = []
     for value in values(name):
-        for environ in (environment(name, value), from_file(name, value)):
+        for environ in (environ_with(name, value), from_file(name, value)):
             try:
-                wanted = model.load(environ)
+                wanted = environment.load(environ)
             except UserError as error:
                 text = str(error).replace("…", "").replace("\n", "")
                 assert re.fullmatch(r"[ -~]*", text), ascii(value)
@@ -123,7 +123,7 @@ def test_is_refused_or_harmless(name: str, tmp_path: Path, monkeypatch: pytest.M
 
 def from_file(name: str, value: str) -> dict[str, str]:
     put(Path("value"), value.encode(errors="surrogateescape"))
-    environ = environment(name, "")
+    environ = environ_with(name, "")
     return {**environ, f"{name}_FILE": "value"}
 
 

@@ -24,7 +24,7 @@ from entrypoint.chasquid.userdb import Denied, Scrypt
 from entrypoint.common.errors import UserError
 from entrypoint.common.names import Domain, Selector
 from entrypoint.keys.dkim import Algorithm
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.settings.model import Given
 from entrypoint.state.load import Owned, Remembered
 from tests.unit.kit import asked, key_pem
@@ -286,7 +286,7 @@ def test_an_env_file_for_a_new_machine() -> None:
     }  # fmt: skip
     environ["MAIL_DOMAINS"] = environ["MAIL_DOMAINS"].strip("'")
     del environ["BACKUP_GIT_KEY_FILE"], environ["BACKUP_GIT_TOKEN_FILE"]
-    assert model.load(environ).domains == asked_for.domains
+    assert environment.load(environ).domains == asked_for.domains
 
 
 def test_values_are_quoted_for_docker_compose() -> None:

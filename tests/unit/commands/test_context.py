@@ -14,7 +14,7 @@ from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.converge import reconcile
 from entrypoint.converge.plan import Effect
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from tests.unit.kit import EXAMPLE_COM, HOST, asked, put_domain
 
@@ -25,13 +25,13 @@ def test_settings_are_read_before_root_is_dropped(monkeypatch: pytest.MonkeyPatc
     """NAME_FILE files may be readable to the host's root alone."""
     calls: list[Any] = []
     monkeypatch.setattr("os.environ", {"MAIL_HOSTNAME": HOST})
-    load = model.load
+    load = environment.load
 
     def noted(environ: Mapping[str, str]) -> Settings:
         calls.append("load")
         return load(environ)
 
-    monkeypatch.setattr(model, "load", noted)
+    monkeypatch.setattr(environment, "load", noted)
     monkeypatch.setattr(
         identity, "mend", lambda path, _ids, owner: calls.append((path.name, owner))
     )

@@ -11,7 +11,7 @@ import pytest
 from entrypoint.common import interface
 from entrypoint.common.paths import Paths
 from entrypoint.dns.records import Record, Role
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.state import load
 from entrypoint.zone import address, judge, render
 from entrypoint.zone.judge import Status
@@ -31,7 +31,7 @@ class Checked:
         self.case = case
         paths = Paths(place)
         environ, _ = case.environ()
-        wanted = model.load(environ)
+        wanted = environment.load(environ)
         put_keys(wanted, paths)
         for line in case.sections.get("keys", "").splitlines():
             name, key = line.split()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint.common.errors import UserError
-from entrypoint.settings import acmehooks, model
+from entrypoint.settings import acmehooks, environment
 from tests.unit.acmekit import HOOKS, put_hooks
 from tests.unit.kit import HOST, put
 
@@ -106,7 +106,7 @@ def test_settings_take_the_hook_s_variables_and_no_others(hooks: Path, name: str
     every = {
         variable: "value" for hook in HOOKS for variable in acmehooks.load(hook, hooks).variables
     }
-    found = model.load({"MAIL_HOSTNAME": HOST, "ACME_DNS": name, **every}, hooks).provider
+    found = environment.load({"MAIL_HOSTNAME": HOST, "ACME_DNS": name, **every}, hooks).provider
     assert set(found) == variables
     assert "value" not in repr(found)
 
@@ -139,7 +139,7 @@ def test_a_name_that_a_shell_would_not_assign_to(name: str) -> None:
 def test_hostile_values_are_refused_in_the_environment(hooks: Path, value: str) -> None:
     environ = {"MAIL_HOSTNAME": HOST, "ACME_DNS": "dns_pdns", "PDNS_Token": value}
     with pytest.raises(UserError) as raised:
-        model.load(environ, hooks)
+        environment.load(environ, hooks)
     assert "PDNS_Token" in raised.value.message
     assert value not in raised.value.message
 
@@ -153,7 +153,7 @@ def test_hostile_values_are_refused_in_a_file(
     path = put(tmp_path / "token", value)
     environ = {"MAIL_HOSTNAME": HOST, "ACME_DNS": "dns_pdns", "PDNS_Token_FILE": str(path)}
     with pytest.raises(UserError) as raised:
-        model.load(environ, hooks)
+        environment.load(environ, hooks)
     assert "PDNS_Token" in raised.value.message
     assert value not in raised.value.message
 

@@ -10,7 +10,7 @@ import pytest
 from entrypoint import cli
 from entrypoint.common import identity
 from entrypoint.common.errors import Exit, UserError
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from tests.support.cases import Case, case_id, cases
 from tests.unit.kit import put
 
@@ -22,7 +22,7 @@ PLAIN_HOST = "smtp.example.com"
 
 def error_of(environ: dict[str, str]) -> UserError:
     with pytest.raises(UserError) as caught:
-        model.load(environ)
+        environment.load(environ)
     return caught.value
 
 

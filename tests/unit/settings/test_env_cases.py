@@ -18,7 +18,7 @@ from entrypoint.common.paths import Paths
 from entrypoint.converge import plan
 from entrypoint.converge.plan import Plan
 from entrypoint.dns.records import Record, RecordType
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.zone import address, render
@@ -48,7 +48,7 @@ class Made:
         volume = Paths(place)
         for name, text in case.below("data").items():
             put(volume.data / name, text)
-        self.settings: Settings = model.load(environ)
+        self.settings: Settings = environment.load(environ)
         put_keys(self.settings, volume)
         self.state = load.load(volume)
         self.plan: Plan = plan.build(self.settings, self.state, Paths())

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from entrypoint.common import age, signing
 from entrypoint.common.errors import UserError
-from entrypoint.settings import model
+from entrypoint.settings import environment, model
 from entrypoint.settings.model import Settings
 from tests.unit.kit import HOST, asked, put
 
 
 def test_only_the_hostname_is_needed() -> None:
-    found = model.load({"MAIL_HOSTNAME": HOST})
+    found = environment.load({"MAIL_HOSTNAME": HOST})
     assert found.mail_hostname == HOST
     assert found.domains == ("example.com",)
     assert found.receiving == ("example.com",)
@@ -79,7 +79,7 @@ def test_values_in_their_canonical_form(name: str, value: str, found: Any, tmp_p
 def test_an_empty_value_counts_as_not_set(name: str) -> None:
     if name == "MAIL_HOSTNAME":
         with pytest.raises(UserError, match="MAIL_HOSTNAME is missing"):
-            model.load({name: " \t"})
+            environment.load({name: " \t"})
     elif name.lower() not in model.CREDENTIALS:
         assert asked(**{name: "  ", f"{name}_FILE": ""}) == asked()
 
@@ -91,7 +91,7 @@ def test_every_setting_has_its_example_accepted() -> None:
         if info.examples and not field.startswith(apart):
             environ = {field.upper(): str(info.examples[0])}
             if field == "mail_hostname":
-                model.load(environ)
+                environment.load(environ)
             else:
                 assert getattr(asked(**environ), field) != getattr(asked(), field), field
 
@@ -129,7 +129,7 @@ def test_a_wrong_setting_is_no_reason_to_blame_another() -> None:
 
 def test_the_host_zone_is_the_nearest_domain_above() -> None:
     def zone(host: str, domains: str) -> str:
-        return model.load({"MAIL_HOSTNAME": host, "MAIL_DOMAINS": domains}).host_zone
+        return environment.load({"MAIL_HOSTNAME": host, "MAIL_DOMAINS": domains}).host_zone
 
     assert zone("a.b.example.com", "example.com b.example.com") == "b.example.com"
     assert zone("example.com", "example.com") == "example.com"
@@ -155,12 +155,12 @@ def test_settings_do_not_change() -> None:
 def test_how_to_log_is_known_while_the_settings_have_problems(
     environ: dict[str, str], style: str
 ) -> None:
-    assert model.log_style(environ) == style
+    assert environment.log_style(environ) == style
 
 
 def test_how_to_log_from_a_file(tmp_path: Path) -> None:
     file = put(tmp_path / "format", "json\n")
-    assert model.log_style({"LOG_FORMAT_FILE": str(file)}) == "json"
+    assert environment.log_style({"LOG_FORMAT_FILE": str(file)}) == "json"
 
 
 # The backup: what belongs together, and what was set.
@@ -265,16 +265,16 @@ def test_what_was_set_is_remembered_as_it_was_set(tmp_path: Path) -> None:
 
 
 def test_the_door_to_a_backup_needs_no_other_setting(tmp_path: Path) -> None:
-    found = model.load_access(ssh_backup(tmp_path))
+    found = environment.load_access(ssh_backup(tmp_path))
     assert found.remote == "git@git.example.com:me/backup.git"
     assert found.key == KEY
     assert found.host_keys == (HOST_KEY,)
-    assert model.load_access({}) == model.BackupAccess()
+    assert environment.load_access({}) == environment.BackupAccess()
     with pytest.raises(UserError, match="BACKUP_GIT_KEY: is not a private key"):
-        model.load_access({"BACKUP_GIT_KEY": "hunter2"})
+        environment.load_access({"BACKUP_GIT_KEY": "hunter2"})
 
 
-@pytest.mark.parametrize("read", [model.load, model.load_access])
+@pytest.mark.parametrize("read", [environment.load, environment.load_access])
 def test_what_opens_the_backup_is_read_from_files_as_every_setting_is(
     tmp_path: Path, read: Callable[[dict[str, str]], object]
 ) -> None:

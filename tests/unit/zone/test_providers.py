@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from entrypoint.common.errors import UserError
 from entrypoint.dns.records import Record, RecordType
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
 from entrypoint.zone import lexicon as session
@@ -295,7 +295,7 @@ def test_an_option_from_a_file(tmp_path: Path) -> None:
 )
 def test_a_name_that_is_none_of_ours(environ: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)) as error:
-        model.load({"MAIL_HOSTNAME": "smtp.example.com", **environ})
+        environment.load({"MAIL_HOSTNAME": "smtp.example.com", **environ})
     assert "1 problem:" in str(error.value)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from entrypoint.dns.records import Record, RecordType
 from entrypoint.keys.dkim import Algorithm
-from entrypoint.settings import model
+from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
 from entrypoint.zone.required import Addresses, report_addresses, required
@@ -110,7 +110,7 @@ def test_spf_of_every_name_that_sends() -> None:
 
 def test_a_host_that_is_a_domain_has_one_spf_record() -> None:
     """Two at one name are a permanent error (RFC 7208 4.5)."""
-    wanted = model.load({"MAIL_HOSTNAME": "example.com", "MAIL_DOMAINS": "example.com"})
+    wanted = environment.load({"MAIL_HOSTNAME": "example.com", "MAIL_DOMAINS": "example.com"})
     records = made(wanted)
     assert only(records, "example.com", "TXT") == "v=spf1 include:_spf.example.com ~all"
 
@@ -173,7 +173,9 @@ def test_reports_of_a_domain_that_receives_elsewhere_come_to_the_host() -> None:
 
 
 def test_the_host_is_entered_where_its_zone_is() -> None:
-    wanted = model.load({"MAIL_HOSTNAME": "smtp.hosting.example", "MAIL_DOMAINS": "example.com"})
+    wanted = environment.load(
+        {"MAIL_HOSTNAME": "smtp.hosting.example", "MAIL_DOMAINS": "example.com"}
+    )
     zones = {item.zone for item in made(wanted) if item.name == "smtp.hosting.example"}
     assert zones == {"hosting.example"}
 
