@@ -365,6 +365,7 @@ STEPS = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_it_is_all_or_nothing(kit: Kit, old: Old, step: str) -> None:
     data = kit.new_machine()
