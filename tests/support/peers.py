@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ from tests.world.world import IMAGE, World
 
 HERE = Path(__file__).parent
 _LIFETIME = 90 * 86400  # seconds, of Pebble's certificates
+
+
+def empty(folder: Path) -> None:
+    """Make a folder of its own for a peer; one of that name may have come and gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Pebble(Peer):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         net = where.world.net
-        folder.mkdir()
+        empty(folder)
         pair = authority.issue("localhost", addresses=(net.v4(host), net.v6(host)))
         (folder / "cert.pem").write_text(pair.chain)
         (folder / "key.pem").write_text(pair.key)
@@ -125,7 +132,7 @@ class Difficult(Peer):
     }  # fmt: skip
 
     def __init__(self, where: Neighbourhood, folder: Path, replies: Sequence[str]) -> None:
-        folder.mkdir()
+        empty(folder)
         content = {f"a{index}": reply for index, reply in enumerate(replies)}
         (folder / "answers.json").write_text(json.dumps(content))
         net = where.world.net
@@ -158,7 +165,8 @@ class Front(Peer):
 
     def __init__(self, where: Neighbourhood, host: int, folder: Path, authority: Authority) -> None:
         self._modes = folder / "modes"
-        self._modes.mkdir(parents=True)
+        empty(folder)
+        self._modes.mkdir()
         pair = authority.issue("localhost", addresses=(where.world.net.v4(host),))
         (folder / "cert.pem").write_text(pair.chain)
         (folder / "key.pem").write_text(pair.key)
@@ -219,7 +227,7 @@ class Liar(Peer):
     """A receiver that refuses, in words that look like another server's log: see liar.py."""
 
     def __init__(self, where: Neighbourhood, domain: str, host: int, folder: Path) -> None:
-        folder.mkdir()
+        empty(folder)
         (folder / "liar.py").write_text((HERE / "liar.py").read_text())
         super().__init__(where, "liar", host, ("python3", "/peer/liar.py"), folder=folder)
         zone = f"@ MX 10 mx.{domain}.\nmx A {self.ipv4}\nmx AAAA {self.ipv6}\n"
@@ -234,7 +242,7 @@ class Mailbox(Peer):
     """
 
     def __init__(self, where: Neighbourhood, domain: str, host: int, folder: Path) -> None:
-        folder.mkdir()
+        empty(folder)
         (folder / "mailbox.sh").write_text((HERE / "mailbox.sh").read_text())
         self.domain = domain
         command = ("bash", "/peer/mailbox.sh", f"mx.{domain}")

@@ -161,6 +161,7 @@ def removed_after(all_servers: Servers, bundle: Path) -> Iterator[CertServers]:
 def bundle(all_servers: Servers, base: Path, authority: Authority) -> Path:
     """What vouches for each of the ACME servers. Only root may read it, as a secret's file."""
     path = base / "acme-ca.pem"
+    path.unlink(missing_ok=True)  # root's, of the last time
     path.write_text(all_servers.world.acme_ca_bundle() + authority.pem)
     for command in (("chown", "0:0"), ("chmod", "0600")):
         checked(all_servers.machine.run(*command, str(path)))
