@@ -37,6 +37,10 @@ class NotRun:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.reasons and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        cache = getattr(session.config, "cache", None)
+        if cache and not hasattr(session.config, "workerinput"):
+            # For tools/failed.py: no second run of what failed besides makes up for these.
+            cache.set("tambo/not-run", self.reasons)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.reasons:

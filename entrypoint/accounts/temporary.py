@@ -54,8 +54,8 @@ def login(settings: Settings, paths: Paths, ids: Ids, sender: Address) -> Iterat
     try:
         with locks.edit_lock(paths, ids):
             apply.own_folder(paths.temporary, ids)
-            login = Temporary(sender.domain, users, time.monotonic() + LIFE)
-            apply.write(path, login.dump(), ids)
+            granted = Temporary(sender.domain, users, time.monotonic() + LIFE)
+            apply.write(path, granted.dump(), ids)
             _, outcome = reconcile.reconcile(settings, paths, ids)
         note = reconcile.serve(paths, ids, outcome.effect)
         if note:

@@ -1,4 +1,4 @@
-"""The socket holder's control socket: one request, one answer, each a line, over a unix socket."""
+"""Control sockets of the programs: one request, one answer, each a line, over a unix socket."""
 
 from __future__ import annotations
 
