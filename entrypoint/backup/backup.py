@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -528,22 +529,31 @@ class Backup:
 
     # --- the keeper's rounds
 
-    def due(self) -> bool:
-        """Whether a failure has been waited out, or the repository was not seen for long."""
+    def due_in(self) -> float:
+        """Seconds until a failure has been waited out, or the remote was not seen for
+        BACKUP_INTERVAL; 0 if that is so now, or if the clock was wrong."""
         memory = index.load(self.paths)
         if memory is None:
-            return True
+            return 0.0
         if memory.trouble:
-            return not 0 < memory.trouble.next_try - self.now() <= _LAST_BACK_OFF
-        return not 0 <= self.now() - memory.pushed_at < self.settings.backup_interval
+            left = memory.trouble.next_try - self.now()
+            return left if 0 < left <= _LAST_BACK_OFF else 0.0
+        return _rest(self.now() - memory.pushed_at, self.settings.backup_interval)
 
-    def check_due(self) -> bool:
+    def check_due_in(self) -> float:
+        """Seconds until the remote is to be compared with what is here; without an end while
+        nothing has been pushed, or the last push has failed."""
         memory = index.load(self.paths)
         if memory is None or memory.trouble or not memory.pushed_at:
-            return False
+            return math.inf
         last = memory.checked.when if memory.checked else 0.0
         wait = _AGAIN if memory.checked and memory.checked.wrong else _WEEK
-        return not 0 <= self.now() - last < wait
+        return _rest(self.now() - last, wait)
+
+
+def _rest(passed: float, wait: float) -> float:
+    """What is left of `wait`; a time that lies ahead is a clock's that was wrong: nothing."""
+    return wait - passed if 0 <= passed < wait else 0.0
 
 
 def _turn(

@@ -1,10 +1,11 @@
 """Waiting for changes in folders, told by the kernel: inotify(7).
 
 A `Watch` covers each of its roots and the folders directly in it, as data/domains and one folder a
-domain. What happened is not read from the events: an event means that the caller should look. So
-lost ones do no harm (IN_Q_OVERFLOW is an event too), nor do names that somebody chose, and after
-each event the folders are listed anew, which covers those that came. IN_MODIFY is left out: a file
-is worth a look when its writer has closed it, not when it is half written.
+domain; if it is `deep`, all folders below. None whose name begins with a dot is covered. What
+happened is not read from the events: an event means that the caller should look. So lost ones do no
+harm (IN_Q_OVERFLOW is an event too), nor do names that somebody chose, and after each event the
+folders are listed anew, which covers those that came. IN_MODIFY is left out: a file is worth a look
+when its writer has closed it, not when it is half written.
 
 The kernel tells what this machine does, on the host or in any container of it. It does not tell
 what another machine does on a network file system, what is written through another name of a file
@@ -23,6 +24,7 @@ import errno
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -49,14 +51,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Watch:
-    """Of `roots` and the folders in them. For one thread; only `wake` is safe from anywhere.
+    """Of `roots` and the folders in them (`deep`: at any depth, the upper ones first).
 
-    `refused` is why not all is watched, for the log; empty if it is.
+    For one thread; only `wake` is safe from anywhere. `refused` is why not all is watched,
+    for the log; empty if it is.
     """
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path], *, deep: bool = False) -> None:
         self.refused = ""
-        self._roots = roots
+        self._roots, self._deep = roots, deep
         self._inotify = -1  # a descriptor
         self._woken = os.eventfd(0)
         self._watches: frozenset[int] = frozenset()
@@ -99,7 +102,7 @@ class Watch:
         except OSError as error:
             self.refused = _words(error, "fs.inotify.max_user_instances")
             return
-        folders = _folders(self._roots)
+        folders = _folders(self._roots, deep=self._deep)
         for folder in islice(folders, _MOST):
             try:
                 name = os.fsencode(folder)
@@ -122,15 +125,16 @@ class Watch:
                 os.read(self._inotify, _CHUNK)
 
 
-def _folders(roots: Sequence[Path]) -> Iterator[str]:
+def _folders(roots: Sequence[Path], *, deep: bool) -> Iterator[str]:
     yield from map(str, roots)
-    for root in roots:
-        if root.is_symlink():
-            continue
-        with suppress(OSError), os.scandir(root) as entries:
+    below = deque(str(root) for root in roots if not root.is_symlink())
+    while below:
+        with suppress(OSError), os.scandir(below.popleft()) as entries:
             for entry in entries:
                 if entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
                     yield entry.path
+                    if deep:
+                        below.append(entry.path)
 
 
 def _readable(descriptors: Sequence[int], seconds: float) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from pydantic import SecretStr
 
-from entrypoint.backup import backup, index, manifest
+from entrypoint.backup import backup, index, manifest, schedule
 from entrypoint.backup.backup import Backup
 from entrypoint.backup.git import Access, Blob, Commit, GitError, Node, Repository
 from entrypoint.backup.index import Memory
@@ -24,7 +25,7 @@ from entrypoint.common.identity import Ids
 from entrypoint.common.paths import Paths
 from entrypoint.converge import reconcile
 from entrypoint.settings.model import Settings
-from tests.unit.kit import EXAMPLE_COM, asked, put
+from tests.unit.kit import EXAMPLE_COM, asked, put, until
 from tests.unit.settings.test_model import ssh_backup
 
 PRIVATE, PUBLIC = age.new_identity()
@@ -260,14 +261,14 @@ def test_a_failure_is_remembered_with_growing_pauses(box: Box, address: SimpleNa
     assert box.fails().id == "no-repository"
     first = box.memory().trouble
     assert first
-    assert not box.work.due()
+    assert box.work.due_in() > 0
     box.fails()
     second = box.memory().trouble
     assert second
     assert second.since == first.since
     assert (first.next_try - first.since, second.next_try - box.now) == (15, 30)
     box.now += 31
-    assert box.work.due()
+    assert not box.work.due_in()
     address.remote = right
     assert box.run() == [], "it was committed before"
     assert box.memory().trouble is None
@@ -373,9 +374,9 @@ def test_the_check_finds_what_differs(box: Box) -> None:
     checked = box.memory().checked
     assert checked
     assert "was changed" in checked.wrong
-    assert not box.work.check_due()
+    assert box.work.check_due_in() > 0
     box.now += 3600
-    assert box.work.check_due(), "perhaps it is mended"
+    assert not box.work.check_due_in(), "perhaps it is mended"
     assert not box.paths.backup_scratch.exists()
 
 
@@ -512,11 +513,11 @@ def test_a_lost_repository_does_not_come_back_from_somebody_else(box: Box) -> No
 
 def test_an_interval_without_a_change_looks_at_the_remote(box: Box) -> None:
     box.run()
-    assert not box.work.due()
+    assert box.work.due_in() > 0
     box.now += 86400
-    assert box.work.due()
+    assert not box.work.due_in()
     box.now -= 2 * 86400
-    assert box.work.due(), "a clock that was wrong"
+    assert not box.work.due_in(), "a clock that was wrong"
 
 
 def test_the_keeper_waits_for_quiet_and_then_commits(
@@ -550,6 +551,56 @@ def test_the_keeper_waits_for_quiet_and_then_commits(
     trouble = box.memory().trouble
     assert trouble
     assert (trouble.id, trouble.count) == ("full", 1)
+
+
+def test_the_keeper_rests_until_a_change_has_settled_or_something_is_due(box: Box) -> None:
+    clock = SimpleNamespace(now=100.0)
+    keeping = Keeping(box.work, lambda: clock.now)
+    assert keeping.rest() <= 0, "after a start all is looked at"
+    keeping.tick()
+    assert keeping.rest() <= 0, "nothing was ever checked"
+    keeping.tick()
+    assert keeping.rest() == box.settings.backup_interval
+    box.put("users", users("i"))
+    keeping.tick()
+    assert keeping.rest() == pytest.approx(schedule._QUIET)
+    clock.now += schedule._QUIET
+    keeping.tick()
+    assert box.subjects[-1] == "users: add i@example.com"
+    assert keeping.rest() == box.settings.backup_interval
+    box.now += box.settings.backup_interval
+    assert keeping.rest() <= 0
+
+
+def test_the_keeper_rests_after_a_failure_until_it_is_tried_again(
+    box: Box, address: SimpleNamespace
+) -> None:
+    address.remote += ".not"
+    clock = SimpleNamespace(now=100.0)
+    keeping = Keeping(box.work, lambda: clock.now)
+    keeping.tick()
+    assert keeping.rest() == backup._FIRST_BACK_OFF
+    box.now += backup._FIRST_BACK_OFF
+    assert keeping.rest() == schedule._REST, "lest a failure that cannot be noted is a loop"
+
+
+def test_a_change_at_any_depth_wakes_the_backup_long_before_its_next_look(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "_LOOK", 600.0)
+    stop = threading.Event()
+    keeper = threading.Thread(
+        target=schedule.keep, args=(box.settings, box.paths, box.ids, box.said.append, stop)
+    )
+    keeper.start()
+    try:
+        until(lambda: any(text.startswith("checked: The remote") for text in box.said), 60)
+        put(box.paths.acme / "example.com/deep/down/account.conf", "x\n")
+        until(lambda: len(box.subjects) == 2, 60)
+    finally:
+        stop.set()
+        box.put("users", users("i"))
+        keeper.join()
 
 
 def test_the_keeper_looks_again_after_a_verb_was_at_work(

@@ -238,6 +238,20 @@ def test_folders_are_watched_up_to_a_bound(
     assert watch.wait(LONG), "data/domains itself comes first"
 
 
+def test_a_deep_watch_covers_folders_at_any_depth_but_hidden_ones(root: Path) -> None:
+    put(root / "example.com/dkim.pending/old/key", "")
+    put(root / "example.com/.hidden/key", "")
+    with closing(Watch((root,), deep=True)) as watch:
+        put(root / "example.com/dkim.pending/old/key", "two")
+        assert watch.wait(LONG)
+        put(root / "example.org/new/also/key", "")
+        assert watch.wait(LONG)
+        put(root / "example.org/new/also/key", "two")
+        assert watch.wait(LONG)
+        put(root / "example.com/.hidden/key", "two")
+        assert not watch.wait(NEVER)
+
+
 def test_folders_that_are_gone_take_no_watch(watch: Watch, root: Path, tmp_path: Path) -> None:
     for number in range(10):
         (root / f"{number}.example").mkdir()
