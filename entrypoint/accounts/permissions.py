@@ -8,9 +8,9 @@ from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
-from entrypoint.converge import apply
 from entrypoint.policy.grants import Grant, Sender, Senders, render
 from entrypoint.settings.model import Settings
+from entrypoint.state import edited
 from entrypoint.state.load import State
 
 
@@ -34,18 +34,8 @@ def editable(paths: Paths, state: State, domain: Domain) -> Senders:
 
 
 def keep(paths: Paths, ids: Ids, domain: Domain, found: Senders) -> None:
-    """Write a domain's senders. With none left, the file goes and its last good copy with it.
-
-    Not safe without the edit lock. Raises OSError.
-    """
-    path = paths.domain(domain) / "senders"
-    text = render(found)
-    if text:
-        apply.write(path, text.encode(), ids)
-    elif path.exists():
-        apply.remove(path)
-        # Else a broken file would bring back what was taken away last.
-        apply.remove(paths.good / domain / "senders")
+    """Write a domain's senders. Not safe without the edit lock. Raises OSError."""
+    edited.replace(paths, ids, paths.domain(domain) / "senders", render(found).encode())
 
 
 def grant(

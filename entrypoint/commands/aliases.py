@@ -15,11 +15,12 @@ from entrypoint.chasquid.aliases import CATCH_ALL, AliasError, EditError, Mailbo
 from entrypoint.commands.context import Context
 from entrypoint.common.errors import Exit, UserError, shown
 from entrypoint.common.names import Address, Domain
-from entrypoint.converge import apply, routing
+from entrypoint.converge import routing
 from entrypoint.converge.routing import REPORTS, Book, Way
 from entrypoint.dns import authoritative
 from entrypoint.dns.authoritative import Absent
 from entrypoint.settings.model import Settings
+from entrypoint.state import edited
 from entrypoint.state.load import State
 
 _WIDTH = 80
@@ -226,12 +227,8 @@ def _edit(
     wanted = replace(state, domains={**state.domains, domain: replace(have, aliases=rules)})
     old, new = routing.load(context.settings, state), routing.load(context.settings, wanted)
     _check(old, new, name)
-    if not text.strip():
-        # An empty file would be taken for damage. The copy first: without the file, it would serve.
-        apply.remove(context.paths.good / domain / "aliases")
-        apply.remove(path)
-    elif text != have.aliases_text:
-        apply.write(path, text.encode(), context.ids)
+    if text != have.aliases_text:
+        edited.replace(context.paths, context.ids, path, text.encode())
     return old, new
 
 

@@ -23,6 +23,7 @@ from entrypoint.common.rpc import UnreachableError
 from entrypoint.converge import apply, reconcile, routing
 from entrypoint.history import client
 from entrypoint.policy.grants import Grant
+from entrypoint.state import edited
 from entrypoint.state.load import State
 
 
@@ -400,12 +401,7 @@ def _write(context: Context, state: State, credential: _Credential, users: userd
     # Before the change itself: whatever fails, no credential is left whose secret was not shown.
     apply.write(context.paths.created, json.dumps(kept, indent=1).encode(), context.ids)
     path = context.paths.domain(domain) / "users"
-    if users:
-        apply.write(path, userdb.render(users).encode(), context.ids)
-    else:
-        # The copy first: without the file, it would let the last user in again.
-        apply.remove(context.paths.good / domain / "users")
-        apply.remove(path)
+    edited.replace(context.paths, context.ids, path, userdb.render(users).encode())
 
 
 def _new_secret(*, prompt: bool, from_stdin: bool) -> tuple[str | None, Secret]:

@@ -21,6 +21,7 @@ from entrypoint.keys import certs
 from entrypoint.keys.dkim import Algorithm, file_name
 from entrypoint.policy import decide, grants
 from entrypoint.settings.model import Settings
+from entrypoint.state import edited
 from entrypoint.state.load import DomainState, State
 
 # chasquid's folder of the host name's certificate, which clients without SNI get: it sorts first.
@@ -241,11 +242,11 @@ def _volume(settings: Settings, state: State, paths: Paths) -> Iterator[Folder]:
     yield Folder(paths.data, tambo, chasquid, 0o710)
     own = [
         paths.domains, paths.certs, paths.certs / certs.SELF_SIGNED, paths.acme, paths.reload,
-        paths.state, paths.good, paths.good / "certs", paths.issues,
+        paths.state, paths.good, edited.copy_of(paths, paths.certs), paths.issues,
     ]  # fmt: skip
     for domain in settings.domains:
-        own += [paths.domain(domain), paths.good / domain]
-    own += [paths.good / "certs" / name for name in state.certificates]
+        own += [paths.domain(domain), edited.copy_of(paths, paths.domain(domain))]
+    own += [edited.copy_of(paths, paths.certs / name) for name in state.certificates]
     for path in own:
         yield Folder(path, tambo, tambo, 0o700)
     for path in (paths.queue, paths.mail, paths.events, paths.policy):
@@ -271,13 +272,13 @@ def _good_copies(settings: Settings, state: State, paths: Paths) -> Iterator[Fil
     """What serves now, for the day on which an edit breaks it."""
 
     def keep(path: Path, content: bytes) -> File:
-        return File(path, content, Owner.TAMBO, Owner.TAMBO, 0o600)
+        return File(edited.copy_of(paths, path), content, Owner.TAMBO, Owner.TAMBO, 0o600)
 
     for name, certificate in state.certificates.items():
-        yield keep(paths.good / "certs" / name / certs.CHAIN, certificate.chain)
-        yield keep(paths.good / "certs" / name / certs.KEY, certificate.key)
+        yield keep(paths.certs / name / certs.CHAIN, certificate.chain)
+        yield keep(paths.certs / name / certs.KEY, certificate.key)
     for domain in settings.domains:
-        have, folder = state.domain(domain), paths.good / domain
+        have, folder = state.domain(domain), paths.domain(domain)
         if have.users or "users" in have.present:
             # An empty file of users would count as damage.
             text = userdb.render(have.users) or "# none\n"

@@ -20,7 +20,7 @@ from entrypoint.dns.authoritative import Ask
 from entrypoint.dns.records import Record
 from entrypoint.keys.dkim import DkimKey
 from entrypoint.settings.model import Settings
-from entrypoint.state import load
+from entrypoint.state import edited, load
 from entrypoint.state.load import DomainState, State, retired_name
 from entrypoint.zone.judge import Status, Verdict, judge
 from entrypoint.zone.required import KEEP_RETIRED, Addresses, dkim_record
@@ -99,9 +99,7 @@ def _activate(
         for key in _replaced(have, new):
             if key.selector not in {item.selector for item, _ in have.retired}:
                 apply.write(folder / retired_name(key, now), key.pem, ids)
-            # The copy first: without the file it would be taken for a key that was lost.
-            apply.remove(paths.good / domain / key.file_name)
-            apply.remove(paths.domain(domain) / key.file_name)
+            edited.remove(paths, paths.domain(domain) / key.file_name)
         _, outcome = reconcile.reconcile(settings, paths, ids)
     reconcile.serve(paths, ids, outcome.effect)
     reconcile.serve_pending(paths, ids)  # if whoever did all of this before was killed right here

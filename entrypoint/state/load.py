@@ -6,11 +6,8 @@ finding says which line is wrong.
 
 from __future__ import annotations
 
-import codecs
 import json
-import os
 import re
-import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -27,11 +24,9 @@ from entrypoint.common.paths import Paths
 from entrypoint.keys import certs, dkim
 from entrypoint.policy import grants
 from entrypoint.settings import acmehooks
+from entrypoint.state import edited
 
 _T = TypeVar("_T")
-
-_EMPTY = "the file is empty; if it shall hold nothing, write a comment into it, such as # none"
-_MAX_FILE = 16 * 1024 * 1024  # bytes of a file that people edit: some 50,000 users
 
 
 @dataclass(frozen=True)
@@ -141,39 +136,19 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainState:
-    folder, good = paths.domain(domain), paths.good / domain
-
+    folder = paths.domain(domain)
     broken, present = set(), set()
 
     def read(name: str, parse: Callable[[str], Mapping[str, _T]]) -> Mapping[str, _T]:
         before = len(findings)
-        path, copy = folder / name, good / name
-
-        def held() -> bool:
-            try:
-                return bool(parse(_text(copy.read_bytes())))
-            except (OSError, ValueError):
-                return False
-
-        def checked(raw: bytes) -> Mapping[str, _T]:
-            text = _text(raw)
-            if not text.strip() and held():
-                msg = _EMPTY
-                raise ValueError(msg)
-            return parse(text)
-
-        # Some editors save by removing the file, or all that is in it, first; and neither is a wish
-        # if it was an accident. What is meant can be said by a comment. The verbs take the last
-        # line out with the good copy.
-        needed = not path.exists() and held()
-        value: Mapping[str, _T] = _edited(path, copy, checked, {}, findings, needed=needed)
+        value = edited.read_entries(paths, folder / name, parse, findings)
         if len(findings) > before:
             broken.add(name)
-        elif path.exists():
+        elif (folder / name).exists():
             present.add(name)
         return value
 
-    keys, selectors, damaged = _active_keys(folder, good, findings)
+    keys, selectors, damaged = _active_keys(paths, folder, findings)
     pending = _keys(paths.pending(domain), findings)
     retired = _keys(paths.retired(domain), findings)
     selectors |= {str(key.selector) for key, _ in (*pending, *retired)}
@@ -190,7 +165,7 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
         provider=_provider(folder / "acme.env", findings),
         users=users,
         aliases=rules,
-        aliases_text="".join(texts) if "aliases" in present else "",
+        aliases_text=texts[-1] if "aliases" in present else "",
         senders=allowed,
         keys=keys,
         pending=tuple(key for key, _ in pending),
@@ -203,12 +178,13 @@ def _domain(paths: Paths, domain: Domain, findings: list[Finding]) -> DomainStat
 
 
 def _active_keys(
-    folder: Path, good: Path, findings: list[Finding]
+    paths: Paths, folder: Path, findings: list[Finding]
 ) -> tuple[tuple[dkim.DkimKey, ...], frozenset[str], frozenset[str]]:
     """A domain's keys that sign, the selectors of all that are meant to, and those of the damaged
     ones that have no last good copy."""
     keys: list[dkim.DkimKey] = []
     selectors, damaged = set(), set()
+    good = edited.copy_of(paths, folder)
     # Also those that are gone but for their good copy: a key is given up on purpose or not at all.
     names = {path.name for place in (folder, good) for path in place.glob("dkim:*.pem")}
     for path in (folder / name for name in sorted(names)):
@@ -216,7 +192,7 @@ def _active_keys(
             selector = dkim.selector_of(path.name)
         except ValueError as error:
             findings.append(
-                Finding("dkim-name", Level.FAIL, f"{_shown(path)}: {error}", "rename it")
+                Finding("dkim-name", Level.FAIL, f"{edited.shown(path)}: {error}", "rename it")
             )
             continue
         if selector is None:
@@ -226,8 +202,7 @@ def _active_keys(
         def parse(raw: bytes, selector: Selector = selector) -> dkim.DkimKey | None:
             return dkim.load(selector, raw)
 
-        copy = good / dkim.file_name(selector)
-        key = _edited(path, copy, parse, None, findings, needed=True)
+        key = edited.read(paths, path, parse, None, findings, needed=True)
         if key:
             keys.append(key)
         else:
@@ -304,14 +279,14 @@ def _keys(folder: Path, findings: list[Finding]) -> list[tuple[dkim.DkimKey, dat
             if selector:
                 found.append((dkim.load(selector, path.read_bytes()), when))
         except (OSError, ValueError) as error:
-            text = f"{_shown(path)}: {error}"
+            text = f"{edited.shown(path)}: {error}"
             findings.append(Finding("broken-dkim", Level.WARN, text, "remove it", str(path)))
     return found
 
 
 def _provider(path: Path, findings: list[Finding]) -> dict[str, str]:
     try:
-        return acmehooks.parse_environment(_text(path.read_bytes()))
+        return acmehooks.parse_environment(edited.text(path.read_bytes()))
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -322,98 +297,13 @@ def _provider(path: Path, findings: list[Finding]) -> dict[str, str]:
         Finding(
             "broken-acme-env",
             Level.WARN,
-            f"{_shown(path)}: {reason}. The certificate cannot be renewed until it is mended.",
+            f"{edited.shown(path)}: {reason}. "
+            "The certificate cannot be renewed until it is mended.",
             "mend the file",
             str(path),
         )
     )
     return {}
-
-
-def _text(raw: bytes) -> str:
-    if raw.startswith(codecs.BOM_UTF8):
-        msg = "line 1: it begins with a byte order mark; save it as UTF-8 without one"
-        raise ValueError(msg)
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        msg = f"line {line}: not UTF-8 text"
-        raise ValueError(msg) from None
-
-
-def _edited(
-    path: Path,
-    good: Path,
-    parse: Callable[[bytes], _T],
-    empty: _T,
-    findings: list[Finding],
-    *,
-    needed: bool = False,
-) -> _T:
-    """What `path` holds; if that is broken (or, if `needed`, gone), what `good` held, and a
-    finding."""
-    gone = False
-    try:
-        return parse(_content(path))
-    except FileNotFoundError:
-        if path.is_symlink():
-            reason = "is a link to nothing"
-        elif needed:
-            reason, gone = "is gone", True
-        else:
-            return empty
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-    except ValueError as error:
-        reason = str(error)
-    try:
-        fallback, serves = parse(good.read_bytes()), "the last good copy serves"
-        back = f"cp {_shown(good)} {_shown(path)}"
-        fix = f"put it back: {back}" if gone else f"mend the file, or go back: {back}"
-        if gone:
-            fix += "" if path.name.startswith("dkim:") else f"; {_IF_MEANT}"
-    except (OSError, ValueError):
-        fallback, serves = empty, "nothing of it is served, as there is no good copy"
-        fix = "mend the file"
-    findings.append(
-        Finding(
-            f"broken-{path.name.partition(':')[0]}",
-            Level.FAIL,
-            f"{_shown(path)}: {reason}. Until it is mended {serves}.",
-            fix,
-            str(path),
-        )
-    )
-    return fallback
-
-
-# How to say that a file of people's should hold nothing.
-_IF_MEANT = "if it shall hold nothing, put a file with the line # none there"
-
-
-def _content(path: Path) -> bytes:
-    """What a file of people's holds; never waits for it. Raises OSError and ValueError."""
-    with open(path, "rb", opener=_without_waiting) as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            msg = "is not a plain file"
-            raise ValueError(msg)
-        content = stream.read(_MAX_FILE + 1)
-    if len(content) > _MAX_FILE:
-        msg = f"is larger than {_MAX_FILE // 1024 // 1024} MB"
-        raise ValueError(msg)
-    return content
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """A FIFO is opened before it has a writer; for other files it makes no difference."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _shown(path: Path) -> str:
-    """A path below /data as its owner sees it, beside compose.yaml: `data/…`."""
-    parts = path.parts
-    return "/".join(parts[parts.index("data") :]) if "data" in parts else str(path)
 
 
 def _certificates(paths: Paths, findings: list[Finding]) -> dict[Domain, certs.Certificate]:
@@ -426,7 +316,6 @@ def _certificates(paths: Paths, findings: list[Finding]) -> dict[Domain, certs.C
             name = Domain.parse(folder.name)
         except ValueError:
             continue
-        good = paths.good / "certs" / name
         try:
             found[name] = _pair(folder)
         except FileNotFoundError:
@@ -434,13 +323,13 @@ def _certificates(paths: Paths, findings: list[Finding]) -> dict[Domain, certs.C
         except (OSError, ValueError) as error:
             serves = "nothing of it is served"
             with suppress(OSError, ValueError):
-                found[name] = _pair(good)
+                found[name] = _pair(edited.copy_of(paths, folder))
                 serves = "the last good copy serves"
             findings.append(
                 Finding(
                     "broken-certificate",
                     Level.FAIL,
-                    f"{_shown(folder)}: {error}. Until it is mended {serves}.",
+                    f"{edited.shown(folder)}: {error}. Until it is mended {serves}.",
                     f"have it issued again: docker exec mail renew-cert {name} --force",
                     name,
                 )
@@ -598,7 +487,7 @@ def owned(paths: Paths) -> tuple[dict[str, Owned], tuple[LeftOut, ...]]:
     for name, reason in broken_files(found).items():
         del found[name]
         left_out.append(LeftOut(name, reason, broken=True))
-    for name, content in _good_copies(paths).items():
+    for name, content in edited.copies(paths).items():
         is_key = name.startswith("domains/") and "/dkim:" in name
         if name not in found and (is_key or any(item.name == name for item in left_out)):
             found[name] = Owned(content)
@@ -609,18 +498,6 @@ def owned(paths: Paths) -> tuple[dict[str, Owned], tuple[LeftOut, ...]]:
 def is_plain(parts: Iterable[str]) -> bool:
     """Whether a backup takes a file whose path consists of these names."""
     return all(_PLAIN_NAME.fullmatch(part) for part in parts)
-
-
-def _good_copies(paths: Paths) -> dict[str, bytes]:
-    """The last good copies, by the path below /data of what they are copies of."""
-    found = {}
-    for path in sorted(paths.good.rglob("*")):
-        parts = path.relative_to(paths.good).parts
-        if path.is_file() and not any(part.startswith(".") for part in parts):
-            name = "/".join(parts if parts[0] == "certs" else ("domains", *parts))
-            with suppress(OSError):
-                found[name] = path.read_bytes()
-    return found
 
 
 def broken_files(files: Mapping[str, Owned]) -> dict[str, str]:
@@ -647,13 +524,13 @@ def problem(name: str, content: bytes) -> str:
             return ""
         domain = Domain.parse(parts[1])
         if parts[2:] == ["users"]:
-            userdb.parse(_text(content))
+            userdb.parse(edited.text(content))
         elif parts[2:] == ["aliases"]:
-            aliases.parse(_text(content), domain)
+            aliases.parse(edited.text(content), domain)
         elif parts[2:] == ["senders"]:
-            grants.parse(_text(content))
+            grants.parse(edited.text(content))
         elif parts[2:] == ["acme.env"]:
-            acmehooks.parse_environment(_text(content))
+            acmehooks.parse_environment(edited.text(content))
         else:
             match = _RETIRED.fullmatch(parts[-1])
             selector = dkim.selector_of(match["name"] if match else parts[-1])
