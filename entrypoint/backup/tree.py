@@ -491,6 +491,11 @@ def env_file(tree: Mapping[str, Item], host: str) -> str:
             lines.append(
                 f"# The old machine's address; the new one's is found by itself.\n#{line}\n"
             )
+        elif equals and name in ("OUTBOUND_IPV4", "OUTBOUND_IPV6"):
+            lines.append(
+                "# The old machine's addresses: mail cannot leave from them here. Name those of "
+                f"this one.\n#{line}\n"
+            )
         elif door := re.fullmatch(r"# (BACKUP_GIT_\w+): secret(?: \(from the file (.+)\))?", line):
             lines.append(f"{door[1]}_FILE={door[2] or _DOORS.get(door[1], '')}\n")
         elif re.fullmatch(r"# \w+: secret.*", line):

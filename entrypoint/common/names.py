@@ -16,7 +16,7 @@ from publicsuffixlist import PublicSuffixList
 from pydantic_core import CoreSchema, core_schema
 
 from entrypoint.common.errors import shown
-from entrypoint.common.ranges import is_reachable
+from entrypoint.common.ranges import is_reachable, is_translated
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # RFC 5321 4.1.2 Dot-string, less what a shell, a path or chasquid's aliases file could trip over:
@@ -204,6 +204,30 @@ def public_ip(text: str, version: int) -> ipaddress.IPv4Address | ipaddress.IPv6
 
     The documentation ranges (RFC 5737, RFC 3849) pass: tests and manuals use them.
     """
+    address = _plain_ip(text, version)
+    if not is_reachable(address):
+        msg = f"{shown(text)} cannot be reached from the internet"
+        raise ValueError(msg)
+    return address
+
+
+def source_ip(text: str, version: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address that a machine sends to the internet from. Raises ValueError with what is wrong.
+
+    A private IPv4 address (RFC 1918, RFC 6598) passes, since a router may translate it.
+    """
+    address = _plain_ip(text, version)
+    if not is_reachable(address) and not is_translated(address):
+        msg = (
+            f"{shown(text)} is no address that mail can leave from; name one of those that "
+            "`ip address` shows"
+        )
+        raise ValueError(msg)
+    return address
+
+
+def _plain_ip(text: str, version: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address of that version, whatever it is good for. Raises ValueError."""
     try:
         address = ipaddress.ip_address(text.strip())
     except ValueError:
@@ -219,9 +243,6 @@ def public_ip(text: str, version: int) -> ipaddress.IPv4Address | ipaddress.IPv6
         if address.ipv4_mapped is not None:
             msg = f"{shown(text)} is an IPv4 address written as IPv6"
             raise ValueError(msg)
-    if not is_reachable(address):
-        msg = f"{shown(text)} cannot be reached from the internet"
-        raise ValueError(msg)
     return address
 
 

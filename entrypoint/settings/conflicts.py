@@ -59,6 +59,18 @@ def _forwarded_to(settings: Settings, domains: Iterable[str]) -> Iterator[str]:
         )
 
 
+def _unused(settings: Settings, version: int) -> Iterator[str]:
+    """Addresses to send from, of a family that nothing leaves by."""
+    public = settings.public_ipv4 if version == 4 else settings.public_ipv6
+    sources = settings.outbound_ipv4 if version == 4 else settings.outbound_ipv6
+    if sources and public == "none":
+        yield (
+            f"OUTBOUND_IPV{version}: mail is to leave from {sources[0]}, but "
+            f"PUBLIC_IPV{version}=none keeps all mail from leaving by IPv{version}; remove one "
+            "of the two"
+        )
+
+
 def _is_half_an_account(settings: Settings) -> bool:
     return bool(settings.acme_eab_kid) != bool(settings.acme_eab_hmac_key)
 
@@ -116,6 +128,8 @@ _RULES = (
         lambda settings: settings.public_ipv4 == "none" and settings.public_ipv6 == "none",
         "PUBLIC_IPV4 and PUBLIC_IPV6 are both none; a mail server needs one of them",
     ),
+    _Rule("OUTBOUND_IPV4", frozenset({"PUBLIC_IPV4"}), lambda settings: _unused(settings, 4)),
+    _Rule("OUTBOUND_IPV6", frozenset({"PUBLIC_IPV6"}), lambda settings: _unused(settings, 6)),
     _rule(
         "BACKUP_SIGNING_KEY",
         ["BACKUP_AGE_RECIPIENT"],

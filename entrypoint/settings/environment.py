@@ -31,6 +31,8 @@ _PREFIXES = (
     "MAIL_",
     "MAILBOX_",
     "PUBLIC_IP",
+    "OUTBOUND_",
+    "PACE_",
     "FORWARD_",
     "DKIM_",
     "SPF_",

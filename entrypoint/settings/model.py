@@ -88,6 +88,28 @@ class Settings(BaseModel):
         "Default: found on the network interface.",
         examples=["2001:db8::10"],
     )] = None  # fmt: skip
+    outbound_ipv4: Annotated[tuple[IPv4Address, ...], values.sources(4), Field(
+        description="The IPv4 addresses of this machine that mail leaves from; each receiver's "
+        "operator sees one of them. A private one is for a machine whose router translates it. "
+        "Default: the one that the kernel chooses. Each needs DNS: see docs/dns.md.",
+        examples=["203.0.113.11, 203.0.113.12"],
+    )] = ()  # fmt: skip
+    outbound_ipv6: Annotated[tuple[IPv6Address, ...], values.sources(6), Field(
+        description="The IPv6 addresses of this machine that mail leaves from, likewise.",
+        examples=["2001:db8::11, 2001:db8::12"],
+    )] = ()  # fmt: skip
+    warmup: Annotated[Literal["off", "on"], Choice, Field(
+        description="`on`: an address that is new in OUTBOUND_IPV4 or OUTBOUND_IPV6 begins with "
+        "few messages a day for each receiver's operator, and more from day to day.",
+        examples=["on"],
+    )] = "off"  # fmt: skip
+    pace_share: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["none"] | None,
+        BeforeValidator(values.share), Field(
+        description="How many messages of one login may wait for one receiver's operator at "
+        "once, or `none` for no limit. Default: as many as that operator takes in 5 seconds.",
+        examples=["50"],
+    )] = None  # fmt: skip
     forward_to: Annotated[Address | None, Field(
         description="The mailbox that all incoming mail is forwarded to. Default: none; mail is "
         "kept under data/mail, for users, postmaster and abuse alone.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePosixPath
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +19,7 @@ from entrypoint.common.names import (
     Address,
     Domain,
     public_ip,
+    source_ip,
 )
 from entrypoint.settings import acmehooks
 
@@ -119,6 +120,24 @@ def ip(version: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def sources(version: int) -> BeforeValidator:
+    """Addresses of that IP version that a machine can have and send from, each once."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found: list[IPv4Address | IPv6Address] = []
+        for word in _words(value):
+            address = source_ip(word, version)
+            if address in found:
+                msg = f"{address} stands there twice; name each address once"
+                raise ValueError(msg)
+            found.append(address)
+        return tuple(found)
+
+    return BeforeValidator(check)
+
+
 def _whole_number(value: Any) -> Any:
     if isinstance(value, str):
         if not re.fullmatch(r"-?[0-9]{1,12}", value.strip()):
@@ -131,6 +150,22 @@ def _whole_number(value: Any) -> Any:
 def number_or_none(value: Any) -> Any:
     """A whole number, or None for the word `none`."""
     return None if isinstance(value, str) and _lower(value) == "none" else _whole_number(value)
+
+
+_MAX_SHARE = 1_000_000  # messages: as many as MAX_QUEUE may be
+
+
+def share(value: Any) -> Any:
+    """How many messages, or the word `none`."""
+    if not isinstance(value, str):
+        return value
+    if _lower(value) == "none":
+        return "none"
+    number = _whole_number(value)
+    if not 1 <= number <= _MAX_SHARE:
+        msg = f"{number} is not between 1 and {_MAX_SHARE}; `none` sets no limit"
+        raise ValueError(msg)
+    return number
 
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400}

@@ -265,7 +265,8 @@ def given(**values: str) -> tuple[Given, ...]:
 
 def test_an_env_file_for_a_new_machine() -> None:
     asked_for = asked(
-        PUBLIC_IPV4="203.0.113.10", PUBLIC_IPV6="none", MAIL_DOMAINS="example.com example.org",
+        PUBLIC_IPV4="203.0.113.10", PUBLIC_IPV6="none",
+        OUTBOUND_IPV4="203.0.113.11, 203.0.113.12", MAIL_DOMAINS="example.com example.org",
         ACME_EAB_KID="kid-1", ACME_EAB_HMAC_KEY="c2VjcmV0",
     )  # fmt: skip
     door = Given("BACKUP_GIT_KEY", "x", secret=True, file="/data/backup.key", kept=False)
@@ -275,6 +276,7 @@ def test_an_env_file_for_a_new_machine() -> None:
     assert "c2VjcmV0" not in tree["settings.env"].content.decode()
     text = env_file(tree, "smtp.example.com")
     assert "\n#PUBLIC_IPV4=203.0.113.10\n" in text
+    assert "\n#OUTBOUND_IPV4='203.0.113.11, 203.0.113.12'\n" in text
     environ = dict(
         line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#")
     )

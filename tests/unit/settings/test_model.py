@@ -23,6 +23,8 @@ def test_only_the_hostname_is_needed() -> None:
     assert found.domains == ("example.com",)
     assert found.receiving == ("example.com",)
     assert (found.public_ipv4, found.public_ipv6, found.forward_to) == (None, None, None)
+    assert (found.outbound_ipv4, found.outbound_ipv6) == ((), ())
+    assert (found.warmup, found.pace_share) == ("off", None)
     assert (found.dkim_keys, found.dkim_selector) == (("rsa2048",), None)
     assert (found.spf_include, found.spf_mechanisms, found.spf_all) == ((), (), "~all")
     assert (found.dmarc_policy, found.dmarc_fo) == ("quarantine", "1")
@@ -40,6 +42,14 @@ def test_only_the_hostname_is_needed() -> None:
         ("PUBLIC_IPV4", "none", "none"),
         ("PUBLIC_IPV4", " 203.0.113.10 ", IPv4Address("203.0.113.10")),
         ("PUBLIC_IPV6", "2001:DB8::0010", IPv6Address("2001:db8::10")),
+        (
+            "OUTBOUND_IPV4", "203.0.113.11, 10.0.0.5",
+            (IPv4Address("203.0.113.11"), IPv4Address("10.0.0.5")),
+        ),
+        ("OUTBOUND_IPV6", "2001:DB8::0011", (IPv6Address("2001:db8::11"),)),
+        ("WARMUP", "On", "on"),
+        ("PACE_SHARE", " None ", "none"),
+        ("PACE_SHARE", "1", 1),
         ("FORWARD_TO", "Me@Example.net", "me@example.net"),
         ("DKIM_KEYS", "ed25519 rsa2048,ed25519", ("ed25519", "rsa2048")),
         ("DKIM_SELECTOR", "T2026", "t2026"),
