@@ -50,12 +50,13 @@ class CheckContext:
     @classmethod
     def real(cls, settings: Settings, state: State, paths: Paths) -> CheckContext:
         resolver = Resolver()
-        echo = functools.cache(Echo())
+        seen = Echo()
+        echo = functools.cache(seen)
         return cls(
             settings=settings,
             state=state,
             paths=paths,
-            addresses=address.find(settings, echo),
+            addresses=address.find(settings, echo, seen.through),
             machine=Machine.real(paths),
             ask=Authoritative(timeout=2.0),
             resolve=resolver,

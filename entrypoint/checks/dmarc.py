@@ -73,7 +73,7 @@ def _judged(context: CheckContext, summary: Summary) -> Iterator[Finding]:
             "reports-unread", Level.INFO, "Some mail to the report addresses was not read.",
             seen=f"{summary.unreadable} no reports, {summary.skipped} too many at once", why=_WHY,
         )  # fmt: skip
-    own = {context.addresses.ipv4, context.addresses.ipv6} - {None}
+    own = set(context.addresses.sources)
     failing = [source for source in summary.sources if source.failed]
     for source in failing:
         if ip_address(source.address) in own:

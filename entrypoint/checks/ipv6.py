@@ -60,7 +60,7 @@ def is_up(context: CheckContext) -> bool:
 
 def _switched_off(context: CheckContext) -> str:
     """Why there is no IPv6 at all; empty if there may be."""
-    for name in ("all", _interface(context)):
+    for name in ("all", interface(context)):
         try:
             value = context.machine.read(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").strip()
         except FileNotFoundError:
@@ -74,7 +74,7 @@ def _switched_off(context: CheckContext) -> str:
     return ""
 
 
-def _interface(context: CheckContext) -> str:
+def interface(context: CheckContext) -> str:
     """The network interface of the IPv4 default route (/proc/net/route)."""
     try:
         lines = context.machine.read("/proc/net/route").splitlines()[1:]
@@ -122,7 +122,7 @@ def _netplan_lines(context: CheckContext) -> str:
     asked = context.settings.public_ipv6
     address = str(asked) if isinstance(asked, IPv6Address) else "ADDRESS"
     return (
-        f"printf '%s\\n' network: '  version: 2' '  ethernets:' '    {_interface(context)}:' \\\n"
+        f"printf '%s\\n' network: '  version: 2' '  ethernets:' '    {interface(context)}:' \\\n"
         f"  '      addresses: [\"{address}/64\"]' \\\n"
         '  \'      routes: [{to: "::/0", via: "GATEWAY"}]\' |\n'
         "  sudo tee /etc/netplan/60-ipv6.yaml\n"

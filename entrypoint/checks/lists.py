@@ -39,7 +39,7 @@ class _Result:
 
 
 def check(context: CheckContext) -> list[Finding]:
-    """Asks each list about our address and domains; unknown what does not answer in time."""
+    """Asks each list about our addresses and domains; unknown what does not answer in time."""
     asked = list(_questions(context))
     found = every(asked, lambda item: _look_up(context, *item), _SECONDS)
     late = _Result(_Kind.UNKNOWN, "no answer in time")
@@ -57,9 +57,9 @@ def _questions(context: CheckContext) -> Iterator[tuple[DnsList, IPv4Address | I
     )
     for item in context.lists:
         for version in item.families:
-            address = context.public(version) if version in context.families else None
-            if address:
-                yield item, address
+            for address in context.addresses.sources:
+                if address.version == version and version in context.families:
+                    yield item, address
         if not item.families:
             for domain in domains:
                 yield item, str(domain)

@@ -98,10 +98,17 @@ def _banner(address: str, port: int) -> str:
     return clean(line.decode(errors="replace").strip())
 
 
+def _bind(address: IPv4Address | IPv6Address) -> None:
+    """Take the address for the source of a connection, and give it back. Raises OSError."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((str(address), 0))
+
+
 @dataclass(frozen=True)
 class Machine:
-    """`read`, `disk`, `date_of`, `banner` and `fingerprint` raise OSError; `holder` and `policy`
-    raise control.UnreachableError. Each ends within a few seconds."""
+    """`read`, `disk`, `date_of`, `banner`, `bind` and `fingerprint` raise OSError; `holder` and
+    `policy` raise control.UnreachableError. Each ends within a few seconds."""
 
     holder: Callable[[str], dict[str, Any]]
     policy: Callable[[str], dict[str, Any]]
@@ -111,6 +118,7 @@ class Machine:
     date_of: Callable[[str], datetime] = _date_of
     source: Callable[[str], IPv4Address | IPv6Address | None] = interface.source
     banner: Callable[[str, int], str] = _banner
+    bind: Callable[[IPv4Address | IPv6Address], None] = _bind
     fingerprint: Callable[[int, str], str] = tlsprobe.fingerprint
 
     @classmethod

@@ -47,8 +47,14 @@ def check(context: CheckContext) -> list[Finding]:
 
 
 def _finding(context: CheckContext, verdict: Verdict) -> Finding | None:
-    pointer = verdict.record.role is Role.POINTER
+    record = verdict.record
+    pointer = record.role is Role.POINTER
     found = verdicts.finding(verdict, _WHY_POINTER if pointer else _WHY_ADDRESS)
+    if found and not pointer and record.value in {str(item) for item in context.addresses.further}:
+        # The host has several of that type: each is a finding of its own.
+        named = f"{found.subject} {record.value}"
+        message = found.message.replace(found.subject, named, 1)
+        return replace(found, subject=named, message=message)
     if not found or not pointer or verdict.status is not Status.DIFFERENT:
         return found
     return replace(found, seen=", ".join(_and_back(context, verdict)))

@@ -24,6 +24,7 @@ _WHY_RESOLVER = (
 _WHY_PORT = "Mail servers take mail on port 25 alone: without it nothing can be delivered."
 _WHY_REFUSED = "A receiver that greets with a refusal takes no mail from this address."
 _WHY_SOURCE = "SPF, reverse DNS and block lists go by the address that mail really comes from."
+_WHY_OUTBOUND = "Mail leaves from each of these addresses: without it what is to leave there waits."
 _WHY_INSIDE = "What a firewall outside of this machine lets through can only be seen from outside."
 
 
@@ -40,6 +41,7 @@ def check(context: CheckContext) -> list[Finding]:
             for version in versions
             for finding in _source(context, version, tries[version], seen[version])
         ),
+        *_outbound(context),
         *(finding for version in versions for finding in _judged(context, version, tries[version])),
         _incoming(context),
     ]
@@ -175,7 +177,7 @@ def _source(
     is_local = source is not None and is_reachable(source)
     # The interface's own address says more than an echo, whose question may take another way.
     leaves_as = source if is_local else seen
-    if leaves_as not in (None, public):
+    if leaves_as not in (None, public, *context.addresses.further):
         yield Finding(
             "address-differs", Level.WARN, f"Mail leaves from {leaves_as}, not from {public}.",
             "give mail the address that has SPF and reverse DNS, or set the other in .env:\n"
@@ -189,7 +191,7 @@ def _source(
             f"see that ports 25, 465 and 587 of {public} are passed on to {source}", name,
             f"{source} here, {public} outside", _WHY_SOURCE,
         )  # fmt: skip
-    elif seen not in (None, public):
+    elif seen not in (None, public, *context.addresses.further):
         yield Finding(
             "address-echo-differs", Level.WARN,
             f"Others see {seen} where this server has {public}.",
@@ -197,6 +199,40 @@ def _source(
             f"{setting}={seen}",
             name, f"{seen}, by a DNS echo", _WHY_SOURCE,
         )  # fmt: skip
+
+
+def _outbound(context: CheckContext) -> Iterator[Finding]:
+    """Whether mail can leave from each of OUTBOUND_IPV4 and OUTBOUND_IPV6."""
+    for item in context.addresses.outbound:
+        setting = f"OUTBOUND_IPV{item.local.version}"
+        try:
+            context.machine.bind(item.local)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                length = 32 if item.local.version == 4 else 128
+                seen = f"no interface has it: {error.strerror}"
+                yield Finding(
+                    "outbound-not-here", Level.FAIL, f"This machine has no address {item.local}.",
+                    f"take it out of {setting} in .env; or, if the provider has given it to this "
+                    "machine, add it, and to the network's settings too, for the next start:\n"
+                    f"sudo ip address add {item.local}/{length} dev {ipv6.interface(context)}",
+                    str(item.local), seen, _WHY_OUTBOUND,
+                )  # fmt: skip
+            else:
+                yield Finding(
+                    "outbound-unknown", Level.UNKNOWN,
+                    f"Whether mail can leave from {item.local} is not known.", "",
+                    str(item.local), error.strerror or str(error), _WHY_OUTBOUND,
+                )  # fmt: skip
+            continue
+        if item.seen is None:
+            yield Finding(
+                "outbound-unseen", Level.UNKNOWN,
+                f"Which public address others see for {item.local} is not known.",
+                "see in the provider's panel which one it is translated to, and whether the way "
+                "out is open; its PTR is to name this server",
+                str(item.local), "no DNS echo answers, or not all the same", _WHY_SOURCE,
+            )  # fmt: skip
 
 
 # --- incoming ------------------------------------------------------------------------------------

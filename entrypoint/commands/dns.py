@@ -13,6 +13,7 @@ from entrypoint.commands.context import Context
 from entrypoint.common.errors import Exit
 from entrypoint.dns.authoritative import Authoritative
 from entrypoint.dns.echo import Echo
+from entrypoint.dns.records import Record
 from entrypoint.zone import address, judge, render
 from entrypoint.zone.judge import Status, Verdict
 from entrypoint.zone.required import required
@@ -45,7 +46,8 @@ def dns(form: str, as_json: bool, check: bool, watch: bool) -> int:
     as_json = as_json or form == "json"
     if check or watch:
         return (_watch if watch else _check)(context, as_json=as_json)
-    found = address.find(context.settings, Echo())
+    echo = Echo()
+    found = address.find(context.settings, echo, echo.through)
     records = required(context.settings, context.state(), found)
     if as_json:
         click.echo(render.as_json(records))
@@ -58,14 +60,15 @@ def dns(form: str, as_json: bool, check: bool, watch: bool) -> int:
     return Exit.OK
 
 
-def _verdicts(context: Context, echo: address.Echo) -> list[Verdict]:
-    found = address.find(context.settings, echo)
+def _verdicts(context: Context, echo: address.Echo, through: address.Through) -> list[Verdict]:
+    found = address.find(context.settings, echo, through)
     records = required(context.settings, context.state(), found)
     return judge.check(records, found, Authoritative())
 
 
 def _check(context: Context, *, as_json: bool) -> int:
-    found = _verdicts(context, Echo())
+    echo = Echo()
+    found = _verdicts(context, echo, echo.through)
     if as_json:
         click.echo(render.verdicts_as_json(found))
     else:
@@ -76,12 +79,13 @@ def _check(context: Context, *, as_json: bool) -> int:
 def _watch(context: Context, *, as_json: bool) -> int:
     """Show each round's news until nothing is left to do; as JSON, the last round alone."""
     end = time.monotonic() + _WATCH_END
-    before: dict[str, Verdict] = {}
-    echo = functools.cache(Echo())
+    before: dict[Record, Verdict] = {}
+    echo = Echo()
+    public, through = functools.cache(echo), functools.cache(echo.through)
     while True:
-        found = _verdicts(context, echo)
-        now = {f"{item.record.type.value} {item.record.name}": item for item in found}
-        news = [item for key, item in now.items() if before.get(key) != item]
+        found = _verdicts(context, public, through)
+        now = {item.record: item for item in found}  # one name may have several addresses
+        news = [item for record, item in now.items() if before.get(record) != item]
         if news and not as_json:
             _show(news, total=found)
         before = now

@@ -54,7 +54,8 @@ class _Publication:
     def __init__(self, context: Context, as_json: bool) -> None:
         self.settings = context.settings
         self.state = context.state()
-        self.addresses: Addresses = address.find(context.settings, Echo())
+        echo = Echo()
+        self.addresses: Addresses = address.find(context.settings, echo, echo.through)
         self.records: tuple[Record, ...] = required(self.settings, self.state, self.addresses)
         self.as_json = as_json
         private = self.settings.acme_ca_bundle and context.paths.ca_bundle.exists()

@@ -135,7 +135,7 @@ _add(
     "SPF does not pass: the address that the mail left from is not one that the domain's SPF "
     "record allows.",
     "let the record include _spf.DOMAIN, and have it once only: docker exec mail dns --check; if "
-    "the mail left from another address than PUBLIC_IPV4 or PUBLIC_IPV6, doctor says so",
+    "the mail left from another address than PUBLIC_… and OUTBOUND_… name, doctor says so",
     r"\b[45]\.7\.(23|24|27)\b.*(spf|sender policy)",
     r"spf (check|authentication|record|policy|validation)[^.]*"
     r"(fail|did ?n[o']t pass|not pass|susp)",

@@ -47,19 +47,28 @@ class Echo:
     timeout: float = 2.0
 
     def __call__(self, version: int) -> IPv4Address | IPv6Address | None:
+        return self._seen(version, None)
+
+    def through(self, local: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address | None:
+        """What others see for this address of the interface; None also where it is on none."""
+        return self._seen(local.version, str(local))
+
+    def _seen(self, version: int, source: str | None) -> IPv4Address | IPv6Address | None:
         with ThreadPoolExecutor() as pool:
-            answers = list(pool.map(lambda item: self._ask(item, version), SERVICES))
+            answers = list(pool.map(lambda item: self._ask(item, version, source), SERVICES))
         seen = {item for item in answers if item is not None}
         return seen.pop() if len(seen) == 1 else None
 
-    def _ask(self, service: Service, version: int) -> IPv4Address | IPv6Address | None:
+    def _ask(
+        self, service: Service, version: int, source: str | None
+    ) -> IPv4Address | IPv6Address | None:
         family = A if version == 4 else AAAA
         try:
             resolver = dns.resolver.Resolver()
             resolver.lifetime = self.timeout
             server = resolver.resolve(service.server, family)[0].to_text()
             query = dns.message.make_query(service.question, service.kind or family)
-            answer = dns.query.udp(query, server, timeout=self.timeout)
+            answer = dns.query.udp(query, server, timeout=self.timeout, source=source)
         except (dns.exception.DNSException, OSError):
             return None
         for rrset in answer.answer:

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
+from ipaddress import ip_address
 from itertools import permutations
 
 from entrypoint.dns import spf
-from entrypoint.dns.authoritative import Absent, Answer, Answers, Ask, Found, Unknown
+from entrypoint.dns.authoritative import Absent, Answer, Answers, Ask, Found, Unknown, one
 from entrypoint.dns.policies import DkimRecord, Dmarc, Spf, TlsRpt, tags
 from entrypoint.dns.records import Record, RecordType, Role
-from entrypoint.zone.required import Addresses
+from entrypoint.zone.required import UNSEEN, Addresses
 
 _THREADS = 16
 # No server's address (RFC 1112 4): SPF that lets it in lets everybody in.
@@ -61,6 +62,12 @@ def judge(record: Record, addresses: Addresses, ask: Ask, *, every: bool = False
     verdict unknown.
     """
     if record.value is None or record.name.startswith("("):
+        if record.name.startswith(UNSEEN):
+            return Verdict(
+                record, Status.UNKNOWN,
+                reason="no DNS echo says which public address others see for it",
+                fix="docker exec mail doctor says whether this machine has the address at all",
+            )  # fmt: skip
         is_6 = record.type is RecordType.AAAA or "IPv6" in record.name
         return _address_unknown(record, "6" if is_6 else "4")
     answers = ask(record.name, record.type.value)
@@ -110,9 +117,9 @@ def _judge_one(record: Record, answer: Answer, addresses: Addresses, ask: Ask) -
     values = answer.values
     match record.role:
         case Role.ADDRESS:
-            return _address(record, values)
+            return _address(record, values, addresses, ask)
         case Role.POINTER:
-            return _pointer(record, values)
+            return _pointer(record, values, addresses, ask)
         case Role.EXCHANGER:
             return _exchanger(record, values)
         case Role.SERVICE:
@@ -149,17 +156,61 @@ def _different(record: Record, found: Iterable[str], reason: str, fix: str = "")
     return Verdict(record, Status.DIFFERENT, tuple(found), reason, fix)
 
 
-def _address(record: Record, values: tuple[str, ...]) -> Verdict:
+def _address(record: Record, values: tuple[str, ...], addresses: Addresses, ask: Ask) -> Verdict:
+    own = {str(item) for item in addresses.sources}
     if record.value not in values:
+        if _is_further(record.value, addresses):
+            return _unlisted(record, values, ask)
+        if own & {*values}:
+            reason = "it does not lead to this address of the server"
+            return _different(record, values, reason, f"add in {record.zone}: {_entry(record)}")
         return _different(record, values, "it points to another machine")
-    others = [value for value in values if value != record.value]
+    others = [value for value in values if value not in own]
     note = f"it also points to {', '.join(others)}: mail and logins go there too"
     return Verdict(record, Status.OK, values, note=note if others else "")
 
 
-def _pointer(record: Record, values: tuple[str, ...]) -> Verdict:
+def _is_further(value: str | None, addresses: Addresses) -> bool:
+    return value in {str(item) for item in addresses.further}
+
+
+def _unlisted(record: Record, values: tuple[str, ...], ask: Ask) -> Verdict:
+    """Mail leaves from this address, and the host's name does not lead to it: so another has to."""
+    pointer = ip_address(record.value or "").reverse_pointer
+    answer = one(ask(pointer, "PTR"))
+    if isinstance(answer, Unknown):
+        return Verdict(record, Status.UNKNOWN, reason=f"its PTR is not known: {answer.reason}")
+    names = answer.values if isinstance(answer, Found) else ()
+    name = _leading_back(names, record.value or "", ask)
+    if name:
+        note = f"it does not lead to {record.value}, whose own name is {name}"
+        return Verdict(record, Status.OK, values, note=note)
+    return _different(
+        record, values, f"it does not lead to {record.value}, from which mail leaves too",
+        f"add in {record.zone}: {_entry(record)}",
+    )  # fmt: skip
+
+
+def _leading_back(names: Iterable[str], address: str, ask: Ask) -> str:
+    """The first of an address's names that leads back to it (RFC 8601 2.7.3); else empty."""
+    for name in names:
+        host = name.lower().removesuffix(".")
+        answer = one(ask(host, "AAAA" if ":" in address else "A"))
+        if isinstance(answer, Found) and address in answer.values:
+            return host
+    return ""
+
+
+def _pointer(record: Record, values: tuple[str, ...], addresses: Addresses, ask: Ask) -> Verdict:
     names = [value.lower() for value in values]
     if record.value not in names:
+        further = (item for item in addresses.further if item.reverse_pointer == record.name)
+        address = next(map(str, further), "")
+        own = _leading_back(names, address, ask) if address else ""
+        if own:
+            host = (record.value or "").removesuffix(".")
+            note = f"{own} leads back, but the server greets as {host}: some receivers compare them"
+            return Verdict(record, Status.OK, values, note=note)
         return _different(record, values, "it names another host", _set_pointer(record))
     note = "several names: some receivers look at one of them alone" if len(names) > 1 else ""
     return Verdict(record, Status.OK, values, note=note)
@@ -244,12 +295,10 @@ def _as_we_are_seen(
         ("4", addresses.has_ipv4, addresses.ipv4),
         ("6", addresses.has_ipv6, addresses.ipv6),
     ):
-        if not used:
-            continue
-        if address is None:
+        if used and address is None:
             unknown = unknown or _address_unknown(record, version)
-            continue
-        result, reason = spf.evaluate(str(address), record.name, ask)
+    for source in addresses.sources:
+        result, reason = spf.evaluate(str(source), record.name, ask)
         if result == "temperror":
             reason = f"what it refers to could not be looked up: {reason}"
             unknown = unknown or Verdict(record, Status.UNKNOWN, reason=reason)
@@ -259,7 +308,9 @@ def _as_we_are_seen(
         elif result != "pass":
             if _is_complete(found[0], record):
                 change = _leave_it(record)
-            reason = f"mail from {address} gets {result}, not pass"
+                if source in addresses.further and not _key_term(record).startswith("include:"):
+                    change += f"; or add ip{source.version}:{source} to it, at the front"
+            reason = f"mail from {source} gets {result}, not pass"
             return _different(record, found, reason, change)
     return unknown
 

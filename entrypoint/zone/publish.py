@@ -9,7 +9,8 @@ are:
 - a DMARC record in the very form that we write, whose reports come to an address of ours.
 
 All else is added where nothing of its kind stands, or left to be done by hand: an SPF record of the
-owner's is to be merged, an MX, A or AAAA is never put beside others.
+owner's is to be merged, an MX is never put beside others, and an A or AAAA only beside those of
+this very server.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ class Step:
     """What to do about one record.
 
     `old` are exact values of ours that go, `kept` the others' at the same name and type, which
-    stay. `new` is what comes; None if only something has to go. What could be done by a program,
-    but not here, has a `remedy` for that.
+    stay; `beside` are more of ours that may stand there. `new` is what comes; None if only
+    something has to go. What could be done by a program, but not here, has a `remedy` for that.
     """
 
     verdict: Verdict
@@ -75,6 +76,7 @@ class Step:
     remedy: str = ""
     zone: str = ""
     account: Account | None = None
+    beside: tuple[str, ...] = ()
 
     @property
     def record(self) -> Record:
@@ -153,13 +155,27 @@ def _step(verdict: Verdict, host: Domain, addresses: Addresses, ask: Ask) -> Ste
             return replace(by_hand, action=Action.LEAVE, reason="there is another one")
         if record.role is Role.DKIM and found:
             return replace(by_hand, reason=f"another text stands there: {found[0][:80]}")
-        return Step(verdict, Action.ADD, kept=found, new=record.value)
+        return Step(
+            verdict, Action.ADD, kept=found, beside=_beside(record, addresses), new=record.value
+        )
+    beside = _beside(record, addresses)
+    if beside and {*found} <= {*beside}:
+        return Step(verdict, Action.ADD, kept=found, beside=beside, new=record.value)
     replaced = _replacement(record, found, host, ask)
     if replaced:
         old, new, reason = replaced
         kept = tuple(value for value in found if value not in old)
         return Step(verdict, Action.CHANGE, old, kept, new, reason)
     return replace(by_hand, action=Action.LEAVE) if record.optional else by_hand
+
+
+def _beside(record: Record, addresses: Addresses) -> tuple[str, ...]:
+    """The other addresses of this server that belong at the same name."""
+    if record.role is not Role.ADDRESS:
+        return ()
+    version = 6 if record.type is RecordType.AAAA else 4
+    own = (str(item) for item in addresses.sources if item.version == version)
+    return tuple(item for item in own if item != record.value)
 
 
 def _replacement(
@@ -290,7 +306,7 @@ def _placed(step: Step, zone: str | Unknown, find_account: FindAccount) -> Step:
         return replace(by_hand, reason=f"{unable} enter {record.type.value} records")
     if step.old and not driver.removes:
         return replace(by_hand, reason=f"{unable} change records")
-    if step.kept and not driver.beside:
+    if (step.kept or step.beside) and not driver.beside:
         return replace(by_hand, reason=f"{unable} leave others beside it alone")
     return replace(step, account=account)
 
@@ -428,7 +444,8 @@ def _do(opened: Session, step: Step) -> None:
     staying = [item for item in held if item not in going]
     # DNS may not show yet what was entered a minute ago.
     rivals = [item.value for item in staying if _is_rival(record, item.value)]
-    rivals = [value for value in rivals if not lexicon.is_same(record, value)]
+    ours = [record, *(replace(record, value=value) for value in step.beside)]
+    rivals = [value for value in rivals if not any(lexicon.is_same(r, value) for r in ours)]
     if step.new and rivals:
         msg = f"the provider has another one, which DNS does not show yet: {rivals[0][:80]}"
         raise ProviderError(msg)

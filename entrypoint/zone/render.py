@@ -52,11 +52,17 @@ def table(records: Sequence[Record], *, colour: bool = False) -> str:
 def origins(addresses: Addresses) -> str:
     """Where this server's addresses are known from, a line each; what is not known is left out."""
     known = ((addresses.ipv4, addresses.ipv4_from), (addresses.ipv6, addresses.ipv6_from))
-    return "".join(
-        f"This server's IPv{address.version} address: {address}, {said}.\n"
+    lines = [
+        f"This server's IPv{address.version} address: {address}, {said}."
         for address, said in known
         if address is not None and said
-    )
+    ]
+    for item in addresses.outbound:
+        setting = f"as OUTBOUND_IPV{item.local.version} says"
+        seen = "an address that is not known" if item.seen is None else item.seen
+        others = "" if item.seen == item.local else f"; others see {seen}"
+        lines.append(f"Mail leaves from {item.local}, {setting}{others}.")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _cut(text: str) -> list[str]:

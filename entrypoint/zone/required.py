@@ -23,11 +23,25 @@ A, AAAA, MX, TXT, SRV, PTR = (
 KEEP_RETIRED = timedelta(days=7)
 
 
+# The name of a PTR record whose address is not known: what follows is what the interface has.
+UNSEEN = "(what others see for "
+
+
+@dataclass(frozen=True)
+class Outbound:
+    """One address of OUTBOUND_IPV4 or OUTBOUND_IPV6: as the interface has it, and as others see it,
+    which is another one behind address translation; None: not known."""
+
+    local: IPv4Address | IPv6Address
+    seen: IPv4Address | IPv6Address | None
+
+
 @dataclass(frozen=True)
 class Addresses:
     """This server's public addresses, as `zone/address.py` finds them.
 
-    `None`: not known. `has_*` is False when that family is not used at all.
+    `None`: not known. `has_*` is False when that family is not used at all. `outbound` are the
+    addresses that mail is to leave from, if they are set.
     """
 
     ipv4: IPv4Address | None
@@ -37,6 +51,25 @@ class Addresses:
     # Who said so, in words that end a sentence.
     ipv4_from: str = field(default="", compare=False)
     ipv6_from: str = field(default="", compare=False)
+    outbound: tuple[Outbound, ...] = ()
+
+    @property
+    def further(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """Those that others see mail come from, besides `ipv4` and `ipv6`, which mail leaves from
+        too while the gate cannot choose."""
+        known = [item.seen for item in self.outbound if item.seen is not None]
+        return tuple(dict.fromkeys(item for item in known if item not in (self.ipv4, self.ipv6)))
+
+    @property
+    def unseen(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """Those of the interface for which it is not known what others see."""
+        return tuple(item.local for item in self.outbound if item.seen is None)
+
+    @property
+    def sources(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """All that others may see mail come from, as far as they are known."""
+        own = ((self.has_ipv4, self.ipv4), (self.has_ipv6, self.ipv6))
+        return (*(item for used, item in own if used and item is not None), *self.further)
 
 
 def required(settings: Settings, state: State, addresses: Addresses) -> tuple[Record, ...]:
@@ -63,15 +96,28 @@ def _host(settings: Settings, addresses: Addresses) -> Iterator[Record]:
     if addresses.has_ipv4:
         value = str(addresses.ipv4) if addresses.ipv4 else None
         yield Record(zone, host, A, value, "The server's IPv4 address.")
+    yield from _further(settings, addresses, 4)
     if addresses.has_ipv6:
         value = str(addresses.ipv6) if addresses.ipv6 else None
         yield Record(zone, host, AAAA, value, "The server's IPv6 address.")
+    yield from _further(settings, addresses, 6)
     if host not in settings.domains:
         spf = Spf(("a",), settings.spf_all)
         yield Record(
             zone, host, TXT, str(spf),
             "SPF of the host name itself, which bounces are checked against.",
         )  # fmt: skip
+
+
+def _further(settings: Settings, addresses: Addresses, version: int) -> Iterator[Record]:
+    """The host's name leads to each address that mail leaves from (RFC 8601 2.7.3, iprev), and so
+    SPF, which names the host, lets each of them send."""
+    for address in addresses.further:
+        if address.version == version:
+            yield Record(
+                settings.host_zone, settings.mail_hostname, A if version == 4 else AAAA,
+                str(address), f"Mail leaves from this IPv{version} address too.",
+            )  # fmt: skip
 
 
 def _domain(settings: Settings, state: State, domain: Domain) -> Iterator[Record]:
@@ -165,3 +211,13 @@ def _pointers(settings: Settings, addresses: Addresses) -> Iterator[Record]:
                 None, name, PTR, f"{host}.",
                 f"Reverse DNS of {address or family}; set it at the server's provider.",
             )  # fmt: skip
+    for source in addresses.further:
+        yield Record(
+            None, source.reverse_pointer, PTR, f"{host}.",
+            f"Reverse DNS of {source}, from which mail leaves too; set it at its provider.",
+        )  # fmt: skip
+    for source in addresses.unseen:
+        yield Record(
+            None, f"{UNSEEN}{source})", PTR, f"{host}.",
+            f"Reverse DNS of the public address behind {source}, from which mail leaves too.",
+        )  # fmt: skip

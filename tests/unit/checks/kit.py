@@ -142,6 +142,7 @@ class Box:
         default_factory=lambda: {4: V4, 6: V6}
     )
     seen: dict[int, IPv4Address | IPv6Address] = field(default_factory=dict)  # by an echo
+    unbound: dict[IPv4Address | IPv6Address, OSError] = field(default_factory=dict)
     clock_is_kept: bool | None = True
     skew: timedelta | OSError = field(default_factory=lambda: OSError("nobody was to be asked"))
     served: str | OSError = SELF_SIGNED.fingerprint
@@ -159,6 +160,7 @@ class Box:
             banner=lambda address, _port: _or_raise(
                 self.banners.get(address, TimeoutError(110, "Connection timed out"))
             ),
+            bind=lambda address: _or_raise(self.unbound.get(address)),
             fingerprint=lambda _port, _name: _or_raise(self.served),
         )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
 
 from entrypoint.checks import lists
 from entrypoint.common.findings import Level
 from entrypoint.dns.authoritative import Absent, Found
 from entrypoint.dns.blocklists import LISTS, DnsList
-from entrypoint.zone.required import Addresses
+from entrypoint.zone.required import Addresses, Outbound
 from tests.unit.checks.kit import FAILED, V4, V6, Scene
 from tests.unit.kit import asked
 
@@ -131,3 +133,11 @@ def test_domains_are_asked_as_their_owners_register_them(scene: Scene) -> None:
         scene.dns.set(DBL.entry(name), "A", "127.0.1.2")
     subjects = [item.subject.split()[0] for item in scene.found(lists.check)]
     assert subjects == ["example.com", "example.org", "hosting.example"]
+
+
+def test_each_address_that_mail_leaves_from_is_looked_for(scene: Scene) -> None:
+    second = IPv4Address("203.0.113.11")
+    scene.addresses = Addresses(V4, V6, outbound=(Outbound(V4, V4), Outbound(second, second)))
+    scene.dns.set(ZEN.entry(second), "A", "127.0.0.2")
+    found = scene.only(lists.check)
+    assert (found.id, found.subject) == ("listed", f"{second} {ZEN.zone}")

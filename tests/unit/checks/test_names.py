@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import IPv4Address
+
 import pytest
 
 from entrypoint.checks import names
 from entrypoint.common.findings import Level
-from entrypoint.zone.required import Addresses
+from entrypoint.zone.required import Addresses, Outbound
 from tests.unit.checks.kit import FAILED, V4, V6, Scene
 from tests.unit.kit import HOST, asked
 
@@ -123,3 +126,17 @@ def test_names_that_a_person_gives(scene: Scene, host: str) -> None:
 def test_a_resolver_that_fails_makes_nothing_absent(scene: Scene) -> None:
     scene.dns.failing = True
     assert {item.level for item in scene.found(names.check)} == {Level.UNKNOWN}
+
+
+def test_each_of_several_addresses_is_a_finding_of_its_own(scene: Scene) -> None:
+    second, third = IPv4Address("203.0.113.11"), IPv4Address("203.0.113.12")
+    scene.addresses = replace(
+        scene.addresses, outbound=(Outbound(second, second), Outbound(third, third))
+    )
+    scene.publish()
+    scene.dns.set(HOST, "A")
+    found = [item for item in scene.found(names.check) if item.level is Level.FAIL]
+    assert [item.subject for item in found] == [
+        f"A {HOST}", f"A {HOST} {second}", f"A {HOST} {third}",
+    ]  # fmt: skip
+    assert found[1].message == f"A {HOST} {second} is missing."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
 from entrypoint.checks import network
+from entrypoint.checks.machine import Machine
 from entrypoint.common.findings import Level
-from entrypoint.zone.required import Addresses
+from entrypoint.common.paths import Paths
+from entrypoint.zone.required import Addresses, Outbound
 from tests.unit.checks.kit import FAILED, RECEIVER4, RECEIVER6, RECEIVERS, V4, V6, Scene
 
 NO_ROUTE = OSError(101, "Network is unreachable")
@@ -166,3 +169,44 @@ def test_what_is_set_is_not_what_others_see_behind_a_router(scene: Scene) -> Non
 def test_an_echo_that_agrees_is_no_news(scene: Scene) -> None:
     scene.box.seen = {4: V4, 6: V6}
     assert scene.ids(network.check) == [INCOMING]
+
+
+def outbound(scene: Scene, local: str, seen: str | None) -> Outbound:
+    item = Outbound(IPv4Address(local), IPv4Address(seen) if seen else None)
+    scene.addresses = replace(scene.addresses, outbound=(*scene.addresses.outbound, item))
+    scene.publish()
+    return item
+
+
+def test_mail_leaves_from_one_of_the_outbound_addresses(scene: Scene) -> None:
+    scene.box.sources[4] = IPv4Address("203.0.113.11")
+    outbound(scene, "203.0.113.11", "203.0.113.11")
+    assert scene.ids(network.check) == [INCOMING]
+
+
+def test_an_outbound_address_that_no_interface_has(scene: Scene) -> None:
+    outbound(scene, "203.0.113.11", "203.0.113.11")
+    item = outbound(scene, "203.0.113.12", "203.0.113.12")
+    scene.box.unbound[item.local] = OSError(99, "Cannot assign requested address")
+    found = scene.only(network.check, Level.FAIL)
+    assert (found.id, found.subject) == ("outbound-not-here", "203.0.113.12")
+    assert "OUTBOUND_IPV4" in found.fix
+    assert found.fix.splitlines()[-1] == "sudo ip address add 203.0.113.12/32 dev ens3"
+
+
+def test_an_outbound_address_that_could_not_be_tried(scene: Scene) -> None:
+    item = outbound(scene, "203.0.113.11", "203.0.113.11")
+    scene.box.unbound[item.local] = OSError(24, "Too many open files")
+    assert scene.ids(network.check) == ["outbound-unknown", INCOMING]
+
+
+def test_a_translated_outbound_address_of_which_others_see_nobody_knows_what(scene: Scene) -> None:
+    outbound(scene, "10.0.0.6", None)
+    assert scene.ids(network.check) == ["outbound-unseen", INCOMING]
+
+
+def test_binding_is_what_the_kernel_says() -> None:
+    bind = Machine.real(Paths()).bind
+    bind(IPv4Address("127.0.0.1"))
+    with pytest.raises(OSError, match="Cannot assign requested address"):
+        bind(IPv4Address("203.0.113.11"))

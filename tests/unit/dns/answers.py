@@ -70,13 +70,12 @@ def _values(answer: Answer) -> tuple[str, ...]:
 
 def parse(text: str, records: Iterable[Record]) -> Asked:
     """`records` are what is right."""
-    found = Asked(
-        wanted={
-            (record.name, record.type.value): Found((record.value,))
-            for record in records
-            if record.value is not None
-        }
-    )
+    right: dict[tuple[str, str], tuple[str, ...]] = {}
+    for record in records:
+        if record.value is not None:
+            key = (record.name, record.type.value)
+            right[key] = (*right.get(key, ()), record.value)
+    found = Asked(wanted={key: Found(values) for key, values in right.items()})
     for line in text.splitlines():
         if not line or line.startswith("#"):
             continue

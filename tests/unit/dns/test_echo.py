@@ -28,14 +28,20 @@ Answering = Callable[[str, list[str]], None]
 
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
-    """Say what the two services answer; an empty string: no record."""
+    """Say what the two services answer; an empty string: no record. A question from another address
+    than the kernel's choice is answered with that address's last number plus 100."""
 
     def start(first: str, second: list[str]) -> None:
-        def udp(query: dns.message.Message, server: str, *, timeout: float) -> dns.message.Message:
+        def udp(
+            query: dns.message.Message, server: str, *, timeout: float, source: str | None
+        ) -> dns.message.Message:
             assert (server, timeout) == ("192.0.2.53", 2.0)
             answer = dns.message.make_response(query)
             name, kind = query.question[0].name, query.question[0].rdtype
-            texts = [f'"{item}"' for item in second] if kind == TXT else [first]
+            says = [f"203.0.113.{100 + int(source.rpartition('.')[2])}"] if source else second
+            texts = (
+                [f'"{item}"' for item in says] if kind == TXT else [says[0] if source else first]
+            )
             if texts != [""]:
                 answer.answer.append(dns.rrset.from_text_list(name, 60, "IN", kind, texts))
             return dns.message.from_wire(answer.to_wire())
@@ -53,6 +59,11 @@ def test_both_say_the_same(answering: Answering) -> None:
     assert Echo()(4) == IPv4Address(SEEN)
     answering("2001:db8::1", ["2001:db8::1"])
     assert Echo()(6) == IPv6Address("2001:db8::1")
+
+
+def test_what_others_see_for_one_of_several_addresses(answering: Answering) -> None:
+    answering(SEEN, [SEEN])
+    assert Echo().through(IPv4Address("10.0.0.6")) == IPv4Address("203.0.113.106")
 
 
 def test_one_that_has_no_answer_does_not_hinder_the_other(answering: Answering) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from entrypoint.zone import address
-from entrypoint.zone.required import Addresses
+from entrypoint.zone import address, render
+from entrypoint.zone.required import Addresses, Outbound
 from tests.unit.kit import asked
 
 V4, V6 = IPv4Address("203.0.113.10"), IPv6Address("2001:db8::10")
@@ -104,3 +104,30 @@ def test_the_interface_is_believed_before_an_echo(monkeypatch: pytest.MonkeyPatc
     interfaces(monkeypatch, str(V4), str(V6))
     found = address.find(asked(), lambda version: pytest.fail(f"asked for {version}"))
     assert found.ipv4_from == found.ipv6_from == "as the interface has it"
+
+
+def test_outbound_addresses_are_what_others_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a private one: the public address if the kernel sends from it anyway, else an echo's."""
+    interfaces(monkeypatch, "10.0.0.5", None)
+    second, third = IPv4Address("203.0.113.11"), IPv4Address("203.0.113.12")
+    echoes = {IPv4Address("10.0.0.6"): third}
+    wanted = asked(
+        PUBLIC_IPV4=str(V4), OUTBOUND_IPV4=f"{second} 10.0.0.5 10.0.0.6 10.0.0.7",
+        OUTBOUND_IPV6="2001:db8::11 2001:db8::12",
+    )  # fmt: skip
+    found = address.find(wanted, through=lambda local: echoes.get(local))  # type: ignore[arg-type]
+    assert [item.seen for item in found.outbound][:4] == [second, V4, third, None]
+    sixth = IPv6Address("2001:db8::11")
+    assert (found.ipv6, found.has_ipv6) == (sixth, True), "no other IPv6 address is known"
+    assert found.further == (second, third, IPv6Address("2001:db8::12"))
+    assert found.unseen == (IPv4Address("10.0.0.7"),)
+    assert found.sources == (V4, sixth, *found.further)
+
+
+def test_where_mail_leaves_from_is_said() -> None:
+    items = (Outbound(V4, V4), Outbound(IPv4Address("10.0.0.6"), None))
+    assert render.origins(Addresses(V4, V6, outbound=items)) == (
+        "Mail leaves from 203.0.113.10, as OUTBOUND_IPV4 says.\n"
+        "Mail leaves from 10.0.0.6, as OUTBOUND_IPV4 says; others see an address that is not "
+        "known.\n"
+    )

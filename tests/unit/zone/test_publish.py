@@ -27,7 +27,7 @@ from entrypoint.zone.judge import Status
 from entrypoint.zone.lexicon import Held, ProviderError, TooLateError
 from entrypoint.zone.providers import Account, NoAccount, driver
 from entrypoint.zone.publish import Action, Outcome, Step
-from entrypoint.zone.required import Addresses, required
+from entrypoint.zone.required import Addresses, Outbound, required
 from tests.unit.kit import EXAMPLE_COM, HOST, asked, loaded_key
 
 V4, V6 = IPv4Address("203.0.113.10"), IPv6Address("2001:db8::10")
@@ -72,13 +72,30 @@ class Dns:
         return Found(values) if values else Absent()
 
 
-def wanted(settings: Settings | None = None, state: State = STATE) -> tuple[Record, ...]:
-    return required(settings or asked(), state, ADDRESSES)
+def wanted(
+    settings: Settings | None = None, state: State = STATE, addresses: Addresses = ADDRESSES
+) -> tuple[Record, ...]:
+    return required(settings or asked(), state, addresses)
 
 
 def right(settings: Settings | None = None) -> dict[Key, tuple[str, ...]]:
     """A zone in which all is as it must be."""
     return {(item.name, item.type.value): (item.value,) for item in wanted(settings) if item.value}
+
+
+# Mail leaves from a second IPv4 address too.
+SECOND = IPv4Address("203.0.113.11")
+TWO = Addresses(V4, V6, outbound=(Outbound(V4, V4), Outbound(SECOND, SECOND)))
+
+
+def planned_for_two(served: Dns, name: str = "powerdns") -> list[Step]:
+    """The steps for the host's A records."""
+    verdicts = judge.check(wanted(addresses=TWO), TWO, served)
+    steps = publish.plan(
+        verdicts, Hostname(HOST), TWO, served, lambda _name: "example.com",
+        lambda _domain: Account(driver(name), "ACME_DNS"),
+    )  # fmt: skip
+    return [step for step in steps if (step.record.name, step.record.type.value) == A]
 
 
 def planned(
@@ -654,3 +671,48 @@ def test_find_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     name = dns.name.from_text("Example.COM.")
     monkeypatch.setattr(dns.resolver, "zone_for_name", lambda *_, **__: name)
     assert publish.find_zone("smtp.example.com") == "example.com"
+
+
+# Several addresses of this server at one name.
+
+
+def two_with(*values: str) -> Dns:
+    """All right, but for the A records of the host."""
+    return Dns({key: found for key, found in {**right(), A: values}.items() if found})
+
+
+def test_a_further_address_joins_those_of_this_server() -> None:
+    [step] = planned_for_two(two_with(str(V4)))
+    assert (step.action, step.new, step.kept) == (Action.ADD, str(SECOND), (str(V4),))
+    [step] = planned_for_two(two_with(str(SECOND)))
+    assert (step.action, step.new, step.kept) == (Action.ADD, str(V4), (str(SECOND),))
+
+
+def test_a_further_address_never_joins_those_of_another_machine() -> None:
+    [step] = planned_for_two(two_with(str(V4), "192.0.2.9"))
+    assert (step.action, step.fix) == (
+        Action.HAND, f"add in example.com: smtp A {SECOND}",
+    )  # fmt: skip
+    assert {step.action for step in planned_for_two(two_with("192.0.2.9"))} == {Action.HAND}
+
+
+def test_all_addresses_are_entered_one_after_the_other(provider: Provider) -> None:
+    steps = planned_for_two(two_with())
+    assert [step.action for step in steps] == [Action.ADD, Action.ADD]
+    provider.records[A] = [held(str(V4))]  # as it is after the first
+    [first, second] = publish.apply(steps, lambda _: None)
+    assert (first.error, second.error) == ("", "")
+    assert provider.done == ["open", f"+ {HOST} A {SECOND} 3600"]
+
+
+def test_another_machine_s_address_at_the_provider_is_still_in_the_way(provider: Provider) -> None:
+    provider.records[A] = [held(str(V4)), held("192.0.2.9")]
+    [outcome] = publish.apply(planned_for_two(two_with(str(V4))), lambda _: None)
+    assert "192.0.2.9" in outcome.error
+    assert provider.done == ["open"]
+
+
+def test_several_addresses_are_entered_by_hand_where_the_driver_may_replace_them() -> None:
+    steps = planned_for_two(two_with(), "cloudns")
+    assert {step.action for step in steps} == {Action.HAND}
+    assert "leave others beside it alone" in steps[0].reason
