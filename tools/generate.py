@@ -1,7 +1,8 @@
 """Writes what is defined elsewhere for people to read.
 
 .env.example and docs/settings.md from entrypoint/settings/model.py; docs/code-map.md from the
-modules' docstrings and the layers in pyproject.toml.
+modules' docstrings and the layers in pyproject.toml; docs/receivers.md from
+entrypoint/delivery/operators.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from entrypoint.delivery import operators
 from entrypoint.settings.model import CREDENTIALS, Settings
 from entrypoint.settings.values import BY_FILE, DURATION
 
@@ -80,6 +82,35 @@ def code_map() -> str:
     return "\n".join(lines) + "\n"
 
 
+def receivers_page() -> str:
+    """What is known of each large receiver, in Markdown."""
+    lines = [
+        "# Receivers",
+        "",
+        "Made by `make generate` from `entrypoint/delivery/operators.py`.",
+        "",
+        "What is known of those who receive mail for many domains: how many connections at once a",
+        "sender begins with, what they publish and where, what they say when it is too much, and",
+        f"where to ask for the end of a block. Others begin with {operators.DEFAULT_CONNECTIONS}.",
+    ]
+    for operator in operators.all():
+        hourly = f"{operator.hourly:,} messages" if operator.hourly else "no figure"
+        items = [
+            f"Connections at first: {operator.connections}. In an hour: {hourly}.",
+            f"Source: {operator.source}",
+            f"Exchangers: {', '.join(f'`{end}`' for end in operator.exchangers)}",
+            f"When it is too much: {operator.says or 'no words of its own are known'}.",
+            f"To end a block: {operator.removal or 'no form is known'}.",
+        ]
+        lines += ["", f"## {operator.title}", ""]
+        for item in items:
+            lines += textwrap.wrap(
+                item, 98, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False,
+                break_long_words=False,
+            )  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
 def _first(path: Path) -> str:
     """The first paragraph of a module's docstring, as one line."""
     text = ast.get_docstring(ast.parse(path.read_text()))
@@ -117,6 +148,7 @@ def main() -> None:
         ROOT / ".env.example": env_example(),
         ROOT / "docs/settings.md": settings_page(),
         ROOT / "docs/code-map.md": code_map(),
+        ROOT / "docs/receivers.md": receivers_page(),
     }
     if "--check" in sys.argv:
         stale = [
