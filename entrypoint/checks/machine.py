@@ -88,9 +88,11 @@ def _date_of(url: str) -> datetime:
         connection.close()
 
 
-def _banner(address: str, port: int) -> str:
-    """What a mail server greets with; nothing is sent but QUIT. Raises OSError."""
-    with socket.create_connection((address, port), timeout=_TIMEOUT) as connection:
+def _banner(address: str, port: int, source: IPv4Address | IPv6Address | None = None) -> str:
+    """What a mail server greets with, asked from `source`, else from the address that the kernel
+    chooses; nothing is sent but QUIT. Raises OSError."""
+    from_ = None if source is None else (str(source), 0)
+    with socket.create_connection((address, port), _TIMEOUT, from_) as connection:
         with connection.makefile("rb") as stream:
             line = stream.readline(_MAX_BANNER)
         with suppress(OSError):
@@ -107,8 +109,8 @@ def _bind(address: IPv4Address | IPv6Address) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """`read`, `disk`, `date_of`, `banner`, `bind` and `fingerprint` raise OSError; `holder` and
-    `policy` raise control.UnreachableError. Each ends within a few seconds."""
+    """`read`, `disk`, `date_of`, `banner`, `banner_from`, `bind` and `fingerprint` raise OSError;
+    `holder` and `policy` raise control.UnreachableError. Each ends within a few seconds."""
 
     holder: Callable[[str], dict[str, Any]]
     policy: Callable[[str], dict[str, Any]]
@@ -118,6 +120,7 @@ class Machine:
     date_of: Callable[[str], datetime] = _date_of
     source: Callable[[str], IPv4Address | IPv6Address | None] = interface.source
     banner: Callable[[str, int], str] = _banner
+    banner_from: Callable[[str, int, IPv4Address | IPv6Address], str] = _banner
     bind: Callable[[IPv4Address | IPv6Address], None] = _bind
     fingerprint: Callable[[int, str], str] = tlsprobe.fingerprint
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from entrypoint.checks import ipv6
@@ -32,7 +32,13 @@ def check(context: CheckContext) -> list[Finding]:
     """Greets port 25 of large receivers, and quits: no mail is sent."""
     # Whether IPv6 is there at all is said by the theme host.
     versions = [item for item in context.families if item == 4 or ipv6.is_up(context)]
-    tries = _outgoing(context, versions)
+    all_tries = _outgoing(context, versions)
+    tries = {
+        version: [item for item in all_tries if item.version == version and item.source is None]
+        for version in versions
+    }
+    not_ours = list(_outbound(context))
+    unusable = {item.subject for item in not_ours if item.id != "outbound-unseen"}
     seen = dict(zip(versions, every(versions, context.echo, _ECHO_SECONDS), strict=True))
     return [
         *_resolver(context),
@@ -41,7 +47,8 @@ def check(context: CheckContext) -> list[Finding]:
             for version in versions
             for finding in _source(context, version, tries[version], seen[version])
         ),
-        *_outbound(context),
+        *not_ours,
+        *_from_each(item for item in all_tries if str(item.source) not in unusable),
         *(finding for version in versions for finding in _judged(context, version, tries[version])),
         _incoming(context),
     ]
@@ -75,43 +82,53 @@ class _Try:
     routed: bool = True  # whether packets could leave at all
     unknown: str = ""  # why it could not even be tried
     absent: bool = False  # the receiver has no address of that family
+    source: IPv4Address | IPv6Address | None = None  # where it was tried from; None: the kernel's
 
 
-def _outgoing(context: CheckContext, versions: Sequence[int]) -> dict[int, list[_Try]]:
-    pairs = [(receiver, version) for version in versions for receiver in context.receivers]
-    found = every(pairs, lambda pair: _reach(context, *pair), _SECONDS)
-    tries = [
-        item or _Try(*pair, error="no answer in time")
-        for pair, item in zip(pairs, found, strict=True)
+def _outgoing(context: CheckContext, versions: Sequence[int]) -> list[_Try]:
+    """Each receiver from the address that the kernel chooses, and the first of them from each of
+    OUTBOUND_IPV4 and OUTBOUND_IPV6."""
+    asked = [_Try(receiver, version) for version in versions for receiver in context.receivers]
+    asked += [
+        _Try(receiver, item.local.version, source=item.local)
+        for item in context.addresses.outbound
+        for receiver in context.receivers[:1]
+        if item.local.version in versions
     ]
-    return {
-        version: [item for item in tries if item.version == version and not item.absent]
-        for version in versions
-    }
+    found = every(asked, lambda item: _reach(context, item), _SECONDS)
+    return [
+        done or replace(item, error="no answer in time")
+        for item, done in zip(asked, found, strict=True)
+        if not (done and done.absent)
+    ]
 
 
-def _reach(context: CheckContext, receiver: str, version: int) -> _Try:
+def _reach(context: CheckContext, wanted: _Try) -> _Try:
     """Greet a receiver's best MX host; no mail, no more than QUIT."""
+    receiver = wanted.receiver
     mx = context.resolve(receiver, "MX")
     if isinstance(mx, Unknown):
-        return _Try(receiver, version, unknown=mx.reason)
+        return replace(wanted, unknown=mx.reason)
     if isinstance(mx, Absent):
-        return _Try(receiver, version, unknown=f"{receiver} has no MX")
+        return replace(wanted, unknown=f"{receiver} has no MX")
     best = min(mx.values, key=lambda value: int(value.partition(" ")[0]))
     host = best.partition(" ")[2].removesuffix(".")
-    answer = context.resolve(host, "A" if version == 4 else "AAAA")
+    answer = context.resolve(host, "A" if wanted.version == 4 else "AAAA")
     if isinstance(answer, Unknown):
-        return _Try(receiver, version, unknown=answer.reason)
+        return replace(wanted, unknown=answer.reason)
     if isinstance(answer, Absent):
-        return _Try(receiver, version, absent=True)
+        return replace(wanted, absent=True)
     address = answer.values[0]
     try:
-        banner = context.machine.banner(address, 25)
+        if wanted.source is None:
+            banner = context.machine.banner(address, 25)
+        else:
+            banner = context.machine.banner_from(address, 25, wanted.source)
     except OSError as error:
         routed = error.errno not in (errno.ENETUNREACH, errno.EADDRNOTAVAIL)
         reason = error.strerror or str(error)
-        return _Try(receiver, version, address, error=reason, routed=routed)
-    return _Try(receiver, version, address, banner=banner or "(nothing)")
+        return replace(wanted, address=address, error=reason, routed=routed)
+    return replace(wanted, address=address, banner=banner or "(nothing)")
 
 
 def _judged(context: CheckContext, version: int, tries: Sequence[_Try]) -> Iterator[Finding]:
@@ -232,6 +249,30 @@ def _outbound(context: CheckContext) -> Iterator[Finding]:
                 "see in the provider's panel which one it is translated to, and whether the way "
                 "out is open; its PTR is to name this server",
                 str(item.local), "no DNS echo answers, or not all the same", _WHY_SOURCE,
+            )  # fmt: skip
+
+
+def _from_each(tries: Iterable[_Try]) -> Iterator[Finding]:
+    """Receivers that answer this machine, but not from one of its outbound addresses."""
+    tries = list(tries)
+    ways = {(item.receiver, item.version): item for item in tries if item.source is None}
+    for item in tries:
+        usual = ways.get((item.receiver, item.version))
+        if item.source is None or usual is None or not usual.banner.startswith("220"):
+            continue
+        if item.error:
+            yield Finding(
+                "outbound-blocked", Level.FAIL,
+                f"{item.receiver} is not reached from {item.source}, but from the usual address.",
+                "ask the server's provider to open outgoing port 25 for this address too, and to "
+                "route it to this machine", str(item.source), f"{item.address}: {item.error}",
+                _WHY_PORT,
+            )  # fmt: skip
+        elif item.banner and not item.banner.startswith("220"):
+            yield Finding(
+                "outbound-refused", Level.WARN, f"{item.receiver} refuses us from {item.source}.",
+                "read its answer: it often names the list or the form that helps",
+                str(item.source), item.banner[:200], _WHY_REFUSED,
             )  # fmt: skip
 
 

@@ -142,6 +142,7 @@ class Box:
         default_factory=lambda: {4: V4, 6: V6}
     )
     seen: dict[int, IPv4Address | IPv6Address] = field(default_factory=dict)  # by an echo
+    banners_from: dict[IPv4Address | IPv6Address, str | OSError] = field(default_factory=dict)
     unbound: dict[IPv4Address | IPv6Address, OSError] = field(default_factory=dict)
     clock_is_kept: bool | None = True
     skew: timedelta | OSError = field(default_factory=lambda: OSError("nobody was to be asked"))
@@ -159,6 +160,9 @@ class Box:
             source=lambda target: self.sources[ip_address(target).version],
             banner=lambda address, _port: _or_raise(
                 self.banners.get(address, TimeoutError(110, "Connection timed out"))
+            ),
+            banner_from=lambda address, _port, source: _or_raise(
+                self.unbound.get(source) or self.banners_from.get(source) or self.banners[address]
             ),
             bind=lambda address: _or_raise(self.unbound.get(address)),
             fingerprint=lambda _port, _name: _or_raise(self.served),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -210,3 +211,37 @@ def test_binding_is_what_the_kernel_says() -> None:
     bind(IPv4Address("127.0.0.1"))
     with pytest.raises(OSError, match="Cannot assign requested address"):
         bind(IPv4Address("203.0.113.11"))
+
+
+def test_port_25_that_is_closed_for_an_outbound_address_alone(scene: Scene) -> None:
+    item = outbound(scene, "203.0.113.11", "203.0.113.11")
+    scene.box.banners_from[item.local] = TIMEOUT
+    found = scene.only(network.check, Level.FAIL)
+    assert (found.id, found.subject) == ("outbound-blocked", "203.0.113.11")
+    scene.box.banners[RECEIVER4] = TIMEOUT
+    assert scene.ids(network.check, Level.FAIL) == ["port-25-blocked"], "said once"
+
+
+def test_a_receiver_that_refuses_an_outbound_address_alone(scene: Scene) -> None:
+    item = outbound(scene, "203.0.113.11", "203.0.113.11")
+    scene.box.banners_from[item.local] = "554 no reverse DNS"
+    found = scene.only(network.check, Level.WARN)
+    assert (found.id, found.seen) == ("outbound-refused", "554 no reverse DNS")
+
+
+def test_a_greeting_is_asked_for_from_the_source_that_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked_for: list[object] = []
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"220 mx.example.net ESMTP\r\n")
+
+    def connect(address: object, _timeout: float, source: object) -> socket.socket:
+        asked_for.append((address, source))
+        return ours
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    banner = Machine.real(Paths()).banner_from(RECEIVER4, 25, IPv4Address("203.0.113.11"))
+    with theirs:
+        assert (banner, theirs.recv(100)) == ("220 mx.example.net ESMTP", b"QUIT\r\n")
+    assert asked_for == [((RECEIVER4, 25), ("203.0.113.11", 0))]
