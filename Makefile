@@ -80,6 +80,10 @@ test: quick image ## everything but what takes long
 test-long: image $(VENV)/done ## attacks, floods, kill loops, all mail programs: CI runs these too
 	@TAMBO_BASE=$(BASE) tools/tests.sh long
 
+.PHONY: mutants
+mutants: $(VENV)/done ## wrong changes of policy and routing that no unit test notices (MODULES=policy/decide: only there)
+	@nice $(BIN)/python -m tools.mutants $(MODULES)
+
 .PHONY: generate
 generate: $(VENV)/done ## write .env.example and docs/settings.md from the settings' definitions
 	$(BIN)/python -m tools.generate

@@ -19,6 +19,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "search", deadline=None, max_examples=3000, database=None, print_blob=True
 )
+# For tools/mutants.py: the first example that fails is enough, and a slow one is none.
+hypothesis.settings.register_profile(
+    "mutants",
+    deadline=None,
+    derandomize=True,
+    max_examples=150,
+    database=None,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+    suppress_health_check=tuple(hypothesis.HealthCheck),
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tambo"))
 
 

@@ -10,7 +10,7 @@ from entrypoint.common.names import Domain
 from entrypoint.converge import routing
 from entrypoint.converge.routing import Book, End, Way
 from entrypoint.state.load import DomainState, State
-from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, asked
+from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, HOST, asked
 
 
 def resolver(
@@ -42,6 +42,7 @@ def resolver(
         ("", "i+news@example.com", "kept i@example.com"),
         ("", "who@example.com", "refused who@example.com"),
         ("", "rua@example.com", "kept rua@example.com"),
+        ("", "abuse@example.com", "kept abuse@example.com"),
         ("*: me@example.net", "who@example.com", "forwarded me@example.net"),
         ("*: *@example.net", "who+tag@example.com", "forwarded who+tag@example.net"),
         ("*: me@example.net", "i@example.com", "kept i@example.com"),
@@ -115,3 +116,26 @@ def test_the_ways_to_nobody() -> None:
     ]
     assert [way[-1] for way in found.nowhere("c@example.com")] == ["you@example.org"]
     assert list(found.nowhere("i@example.com")) == []
+
+
+def test_what_leaves_this_server_is_no_way_to_nobody() -> None:
+    found = resolver("a: me@example.net, b\nb: who")
+    assert [way[-1] for way in found.nowhere("a@example.com")] == ["who@example.com"]
+
+
+def test_two_ways_to_the_same_nobody_are_one() -> None:
+    found = resolver("a: b, c\nb: who\nc: who")
+    assert list(found.nowhere("a@example.com")) == [
+        ("a@example.com", "b@example.com", "who@example.com")
+    ]
+
+
+def test_a_domain_whose_mx_was_never_seen_sends_mail_to_no_server_at_all() -> None:
+    settings = asked(MAIL_DOMAINS="example.com example.org", MAIL_RECEIVE="example.com")
+    found = routing.load(settings, State()).ends("x@example.org")
+    # A name that exists nowhere (RFC 2606 2).
+    assert found == (End(Way.FORWARDED, "x@example.org via never-seen.invalid"),)
+    routes = routing.routes(settings, State())
+    assert routes["example.org"].exchangers == ()
+    assert routes["example.com"].exchangers is None
+    assert routes[HOST].exchangers is None, "the server's own name receives here"

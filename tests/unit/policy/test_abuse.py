@@ -90,3 +90,35 @@ def test_the_words_are_ascii_and_fit_a_reply() -> None:
     for item in (Failing(20, 40), Surging(500, 3)):
         assert str(item).isascii()
         assert len(str(item)) < 120
+
+
+def test_the_figures() -> None:
+    assert (abuse.WINDOW, FAILURES, abuse.SHARE, abuse.SURGE) == (3600.0, 20, 0.5, 10)
+    assert (abuse.SURGE_LEAST, abuse.HISTORY_DAYS, abuse._MOST) == (100, 3, 20_000)
+
+
+def test_a_message_that_is_seen_again_is_not_the_oldest() -> None:
+    found = Outcomes()
+    for message in ("a", "b", "a"):
+        found.received(message, LOGIN)
+    assert list(found._logins) == ["b", "a"]
+
+
+def test_history_ends_a_day_ago_and_is_of_three_days() -> None:
+    hour = int(NOW) // 3600
+    assert NOW % 3600 == 0
+    # Three days with mail, of which one is the hour that ended a day ago.
+    days = {hour - 25: 1, hour - 24 * 3: 1, hour - 24 * 5: 1}
+    assert abuse.surging(days, 100, NOW) == Surging(100, 1)
+    assert abuse.surging({hour - 24: 1, hour - 24 * 3: 1, hour - 24 * 5: 1}, 100, NOW) is None
+    assert abuse.surging({**days, hour - 25: 0}, 100, NOW) is None, "a day without mail is none"
+
+
+def test_hours_of_one_day_are_one_day() -> None:
+    day = int(NOW) // 86400 * 24
+    same = {day - 240 + number: 1 for number in range(24)}
+    assert abuse.surging(same, 500, NOW) is None
+    apart = {day - 240: 1, day - 240 + 24: 1, day - 240 + 48: 1}
+    assert abuse.surging(apart, 500, NOW) == Surging(500, 1)
+    touching = {day - 240 - 1: 1, day - 240: 1, day - 240 + 24: 1}
+    assert abuse.surging(touching, 500, NOW) == Surging(500, 1)

@@ -215,3 +215,70 @@ def test_no_header_takes_long_to_judge(section: bytes) -> None:
     began = time.process_time()
     answer(section)
     assert time.process_time() - began < 0.1
+
+
+def _base64(charset: str, *parts: str) -> list[bytes]:
+    return [b64encode(part.encode(charset)) for part in parts]
+
+
+_WHOLE = _base64("cp037", "ceo@example.com")[0]
+_SEVEN, _REST = _base64("cp037", "ceo@exa", "mple.com")
+_BY_ONE_READER = {
+    "whose-charset-is-as-declared-and-padding-nothing": (
+        b"=?cp037?b?" + _WHOLE[:5] + b"=" + _WHOLE[5:] + b"?="
+    ),
+    "who-begins-anew-behind-the-padding": b"=?cp037?b?" + _SEVEN + _REST + b"?=",
+    "who-knows-a-language-behind-the-charset": b"=?cp037*en?b?" + _WHOLE + b"?=",
+    "who-takes-all-for-utf-8": b"=?cp037?q?ceo=40b=C3=BCcher.example?=",
+    "who-takes-all-for-latin-1": b"=?cp037?q?ceo=40b=FCcher.example?=",
+    "who-drops-a-digit-too-many": b"=?x?b?" + b64encode(b"ceo@example.com") + b"A?=",
+    "who-drops-what-is-not-ascii": "ceo@exa\u0436mple.com".encode(),
+    "who-sees-no-filler": "ceo@b\u00fc\u3164cher.example".encode(),
+    "who-composes-what-stands-together-then": "ceo@bu\u200b\u0308cher.example".encode(),
+    "who-drops-a-tilde": b"ceo@exa~mple.com",
+    "who-knows-no-comment-within-another": b"ceo@exa(a(b)mple.com",
+    "who-knows-quotes-within-a-comment": b'ceo@exa(")x")mple.com',
+}
+
+
+@pytest.mark.parametrize("name", _BY_ONE_READER)
+def test_what_one_reader_alone_reads_as_ours_is_found(name: str) -> None:
+    assert author.named([_BY_ONE_READER[name] + b" <x"], OURS)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (b"@example.com <x@outside.example>", True),
+        (b"=?utf-8?q?i=40exa~mple=2Ecom?= <x@outside.example>", True),
+        (rb'\"i@example.com" <x@outside.example>', True),
+        (b'"i@example.com via" a~b <x@outside.example>', False),
+        (b"a~b <x@outside.example> (i@example.com)", False),
+    ],
+)
+def test_address_that_a_program_may_find(value: bytes, found: bool) -> None:
+    assert bool(author.shows_address([value], OURS)) is found
+
+
+def test_comments_nested_deeper_than_anybody_looks_are_taken_for_ours() -> None:
+    def nested(depth: int) -> bytes:
+        return b"x" + b"(" * depth + b")" * depth
+
+    deepest = author._DEPTH
+    assert deepest == 12
+    for read in (author.named, author.shows_address):
+        assert read([nested(deepest - 1)], OURS) == ""
+        assert read([nested(deepest)], OURS) == min(OURS)
+
+
+def test_a_from_up_to_4096_bytes_is_looked_at_without_its_comments() -> None:
+    value = b"i@exa((x))mple.com"
+    assert author.MAX_DOUBTFUL == 4096
+    assert author.shows_address([value + b" " * (4096 - len(value))], OURS)
+    assert not author.shows_address([value + b" " * (4097 - len(value))], OURS)
+
+
+def test_decoders_that_take_long_or_are_no_charsets_are_not_used() -> None:
+    assert not author._CHARSETS & {"punycode", "idna", "unicode_escape", "undefined"}
+    assert not author._CHARSETS & {"raw_unicode_escape", "mbcs", "oem"}
+    assert {"utf_8", "latin_1", "cp037", "utf_7", "koi8_r"} <= author._CHARSETS

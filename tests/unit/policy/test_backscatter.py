@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from entrypoint.policy import backscatter
 from entrypoint.policy.backscatter import MOST, UNPROVEN, WINDOW, Bounces
 
 NOW = 1000.0
@@ -91,3 +92,38 @@ def test_what_never_came_into_the_queue_is_forgotten(bounces: Bounces) -> None:
     for _ in range(MOST):
         bounces.allow(UNPROVEN, "a@example.net", TO, NOW)
     assert bounces.allows(UNPROVEN, NOW + 61)
+
+
+def test_the_figures() -> None:
+    assert (MOST, WINDOW, backscatter._PENDING, backscatter._MANY) == (20, 3600.0, 60.0, 20_000)
+
+
+def test_a_bounce_counts_for_an_hour_and_no_longer(bounces: Bounces) -> None:
+    for number in range(MOST):
+        take(bounces, str(number))
+        bounces.bounced(str(number), NOW)
+    assert not bounces.allows(UNPROVEN, NOW + WINDOW - 1)
+    assert bounces.allows(UNPROVEN, NOW + WINDOW)
+
+
+def test_what_was_allowed_counts_for_a_minute_and_no_longer(bounces: Bounces) -> None:
+    for _ in range(MOST):
+        bounces.allow(UNPROVEN, "a@example.net", TO, NOW)
+    assert not bounces.allows(UNPROVEN, NOW + 59)
+    assert bounces.allows(UNPROVEN, NOW + 60)
+
+
+def test_of_three_alike_that_were_allowed_one_has_come(bounces: Bounces) -> None:
+    for _ in range(3):
+        bounces.allow("example.org", "a@example.net", TO, NOW)
+    bounces.received("a", "a@example.net", TO)
+    assert len(bounces._allowed) == 2
+
+
+def test_memory_is_bounded_and_the_oldest_is_forgotten(
+    bounces: Bounces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backscatter, "_MANY", 3)
+    for number in range(5):
+        bounces.received(str(number), "a@example.net", TO)
+    assert list(bounces._open) == ["2", "3", "4"]

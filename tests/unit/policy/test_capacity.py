@@ -91,3 +91,38 @@ def test_no_login_goes_before_all_strangers() -> None:
 
 def test_small_ones_are_left_alone() -> None:
     assert over([replace(STRANGER, size=MIN_SIZE - 1) for _ in range(100)], 1) == []
+
+
+def test_the_figures() -> None:
+    assert (MIN_AGE, MIN_IDLE, MIN_SIZE) == (30.0, 10.0, 65536)
+    assert Capacity.of(1 << 20, 64 * MB, 25 * MB).total == 256
+    assert Capacity.of(1 << 20, 4 * MB, 25 * MB) == Capacity(64, 32, 8, 50 * MB)
+    assert Capacity.of(128, GB, 25 * MB).total == 112, "seven eighths of the descriptors"
+    assert Capacity.of(1 << 20, 128 * MB, MB).mail == 256, "logins keep 256 of 512"
+
+
+def test_a_network_with_two_more_gives_a_place_and_with_one_more_keeps_it() -> None:
+    three = [replace(SITTING, number=number) for number in (1, 2, 3)]
+    own = replace(SITTING, number=9, network="198.51.100.9")
+    assert who_goes([own, *three], own.network) == 1
+    assert who_goes([own, *three[:2]], own.network) is None
+
+
+def test_of_those_who_are_many_one_message_is_as_good_as_more() -> None:
+    three = [replace(SITTING, number=n, messages=m) for n, m in ((1, 1), (2, 0), (3, 0))]
+    assert who_goes(three, "198.51.100.9") == 2
+
+
+def test_the_silence_of_the_oldest_thirty_two_alone_is_looked_at() -> None:
+    each = [
+        replace(SITTING, number=n, network=f"198.51.100.{n}", messages=1, silent=0.0)
+        for n in range(1, 50)
+    ]
+    each[32] = replace(each[32], silent=MIN_IDLE)
+    assert who_goes(each, "198.51.100.250") is None
+    each[31] = replace(each[31], silent=MIN_IDLE)
+    assert who_goes(each, "198.51.100.250") == 32
+
+
+def test_one_of_64_kib_is_worth_a_session_s_end() -> None:
+    assert over([replace(STRANGER, size=MIN_SIZE)], 1) == [replace(STRANGER, size=MIN_SIZE)]

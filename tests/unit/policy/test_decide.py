@@ -12,8 +12,10 @@ from entrypoint.common.limit import Limit, Over
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
 from entrypoint.converge import plan
-from entrypoint.policy import decide, header
+from entrypoint.policy import author, decide, header
+from entrypoint.policy.backscatter import UNPROVEN
 from entrypoint.policy.decide import Envelope, LoginRules, Results, Room, Rules, Signature
+from entrypoint.policy.routes import Route
 from tests.support import policycases
 from tests.support.policycases import PolicyCase
 from tests.unit.kit import asked, fresh, put
@@ -79,11 +81,56 @@ def test_rules_survive_the_way_to_the_service(rules: Rules) -> None:
     assert decide.load(decide.dump(limited)) == limited
 
 
+def test_all_that_rules_say_survives_the_way_to_the_service() -> None:
+    login = LoginRules(
+        frozenset({"i@example.com"}), frozenset({"example.org"}), Limit(3), "f", chosen=True
+    )
+    full = Rules(
+        "smtp.example.com", frozenset({"example.com"}), {"i@example.com": login}, Limit(1, 2),
+        frozenset({"i+x@example.com"}), frozenset({"example.com", "example.net"}),
+        {"example.com": Route({"i": True})}, True, 7, 5,
+    )  # fmt: skip
+    assert decide.load(decide.dump(full)) == full
+
+
+def test_rules_of_the_version_before_mean_what_the_settings_do_when_unset() -> None:
+    old = '{"host": "h.example", "domains": [], "limit": "none", "named": [], "logins": {}}'
+    found = decide.load(old)
+    assert (found.max_queue, found.mailbox_mb) == (2000, 0)
+    assert found == Rules("h.example", frozenset(), {})
+
+
 def test_a_login_that_is_gone_waits(rules: Rules) -> None:
     answer = decide.decide(
         rules, Envelope("gone@example.com", "gone@example.com"), b"From: a@b.c\n"
     )
-    assert answer.code == 451
+    assert str(answer).startswith("451 4.7.1 'gone@example.com' is not known")
+    assert not answer.counts, "it is not the login's doing"
+    assert not rules.may("gone@example.com", "gone@example.com")
+
+
+@pytest.mark.parametrize(
+    ("mail_from", "section", "expected"),
+    [
+        ("i", b"", "554 5.7.1 MAIL FROM of i@example.com: 'i' is not name@domain"),
+        ("i@example.com", b"Resent-Bcc: x@example.net\n", "554 5.6.0 a Resent-Bcc header"),
+    ],
+)
+def test_submission_that_is_wrong(mail_from: str, section: bytes, expected: str) -> None:
+    login = LoginRules(frozenset({"i@example.com"}))
+    rules = Rules("smtp.example.com", frozenset({"example.com"}), {"i@example.com": login})
+    envelope = Envelope("i@example.com", mail_from)
+    message = section + b"From: i@example.com\nDate: x\n"
+    assert str(decide.decide(rules, envelope, message)).startswith(expected)
+
+
+def test_what_is_no_address_is_no_login() -> None:
+    assert decide.login_of(Envelope("i")) == decide.login_of(Envelope()) == ""
+
+
+def test_a_name_that_is_nothing_but_a_suffix_is_its_own() -> None:
+    assert decide.base("+x@example.com") == "+x@example.com"
+    assert decide.base("i+x+y@example.com") == "i@example.com"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +239,69 @@ def test_what_dns_did_not_say_is_not_known(result: str, reason: str, unknown: bo
     assert Signature(result, "example.com", "", reason).unknown is unknown
 
 
+@pytest.mark.parametrize(
+    ("result", "reason", "unknown"),
+    [
+        ("temperror", "anything", True),
+        ("permerror", "lookup example.com on 192.0.2.53:53: server misbehaving", True),
+        ("permerror", "too many lookups", False),
+        ("fail", "lookup example.com: not permitted", False),
+    ],
+)
+def test_what_dns_did_not_say_of_spf_is_not_known(result: str, reason: str, unknown: bool) -> None:
+    assert Results(result, reason).spf_unknown is unknown
+
+
+def test_a_failed_signature_is_not_unknown_for_its_reason() -> None:
+    assert not Signature("fail", "example.com", "", "lookup a: server misbehaving").unknown
+
+
+def test_the_first_of_two_spf_verdicts_is_read_and_a_byte_that_is_no_text_harms_none() -> None:
+    raw = b"Authentication-Results: h\r\n\t;spf=fail (\xff)\r\n\t;spf=pass (b)\n"
+    assert decide.results(raw) == Results("fail", "\ufffd")
+
+
+def test_a_signature_without_its_first_characters_is_read() -> None:
+    raw = b"Authentication-Results: h\r\n\t;dkim=pass  header.d=example.com\n"
+    assert decide.results(raw).signatures == (Signature("pass", "example.com", "", ""),)
+
+
+def test_another_s_partial_signature_takes_nothing_from_a_whole_one() -> None:
+    rules = Rules("smtp.example.com", frozenset({"example.com"}), {})
+    section = (
+        b"Authentication-Results: h\r\n\t;dkim=pass  header.b=AAAABBBB  header.d=example.com\n"
+        b"DKIM-Signature: d=example.com; x=\xff; b=AAAABBBBCCCC\n"
+        b"DKIM-Signature: d=example.net; l=0; b=DDDDEEEE\n"
+        b"From: i@example.com\n"
+    )
+    assert decide.decide(rules, Envelope(), section).code == 250
+
+
+def test_of_two_of_ours_in_from_both_must_be_proven_now() -> None:
+    rules = Rules("smtp.example.com", frozenset({"example.com", "example.org"}), {})
+    section = (
+        b"Authentication-Results: h\r\n\t;dkim=pass  header.b=AAAA  header.d=example.com\r\n"
+        b"\t;dkim=temperror  header.b=BBBB  header.d=example.org\n"
+        b"From: i@example.com, j@example.org\n"
+    )
+    answer = decide.decide(rules, Envelope(), section)
+    assert str(answer).startswith("451 4.7.5 DNS could not say whether this is from example.org")
+
+
+def test_an_envelope_sender_that_is_no_address_proves_nothing() -> None:
+    rules = Rules("smtp.example.com", frozenset({"example.com"}), {})
+    for sender in ("i", "<>", "a@b@example.com"):
+        envelope = Envelope(sender=sender, spf=True)
+        assert decide.decide(rules, envelope, b"From: i@example.com\n").code == 554, sender
+        assert decide.proven(envelope) == UNPROVEN == ""
+
+
+def test_a_sender_is_proven_by_spf_for_its_organization() -> None:
+    envelope = Envelope(sender="a@mail.example.com", spf=True)
+    assert decide.proven(envelope) == "example.com"
+    assert decide.proven(replace(envelope, spf=False)) == UNPROVEN
+
+
 def test_a_signature_of_a_part_of_the_body_proves_nothing() -> None:
     rules = Rules("smtp.example.com", frozenset({"example.com"}), {})
     top = (
@@ -212,9 +322,87 @@ def test_what_would_take_long_to_read_is_refused_unread(section: bytes) -> None:
     assert str(answer) == "554 5.6.0 more than 16 KiB of From"
 
 
+@pytest.mark.parametrize(
+    ("most", "section", "text"),
+    [
+        (
+            header.MAX_HEADER,
+            b"From: x@outside.example\nX: %s\n",
+            "header section is larger than 256",
+        ),
+        (header.MAX_VALUE, b"From:%s\nFrom:%s\n", "554 5.6.0 more than 16 KiB of From"),
+        (author.MAX_DOUBTFUL, b"From:%s\nFrom:%s\n", "and more than 4 KiB of it"),
+    ],
+)
+def test_the_largest_is_looked_at_and_one_byte_more_is_not(
+    most: int, section: bytes, text: str
+) -> None:
+    rules = Rules("smtp.example.com", frozenset({"example.com"}), {})
+
+    def said(size: int) -> str:
+        if section.count(b"%s") == 1:
+            return str(
+                decide.decide(rules, Envelope(), section % (b"x" * (size - len(section) + 2)))
+            )
+        return str(decide.decide(rules, Envelope(), section % (b"x" * 100, b"y" * (size - 100))))
+
+    assert text not in said(most)
+    assert text in said(most + 1)
+    assert said(most + 1).startswith("554 5.6.0 ")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [((), "none"), (("a.example", "b.example", "c.example", "d.example"),
+                    "a.example, b.example, c.example")],
+)  # fmt: skip
+def test_mail_for_elsewhere_is_told_at_most_three_servers(
+    hosts: tuple[str, ...], said: str
+) -> None:
+    rules = Rules(
+        "smtp.example.com", frozenset({"example.com"}), {},
+        routes={"example.com": Route(exchangers=hosts)},
+    )  # fmt: skip
+    answer = decide.decide(rules, Envelope(recipients=("i@example.com",)), b"")
+    assert str(answer).endswith(f"send it to the domain's MX: {said}")
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient", "expected"),
+    [
+        ("x@example.net", "out@example.com", True),
+        ("x@example.net", "kept@example.com", False),
+        ("<>", "out@example.com", False),
+    ],
+)
+def test_what_goes_on_may_bounce(sender: str, recipient: str, expected: bool) -> None:
+    routes = {"example.com": Route({"out": True, "kept": False})}
+    rules = Rules("smtp.example.com", frozenset({"example.com"}), {}, routes=routes)
+    assert decide.may_bounce(rules, sender, ["kept@example.com", recipient]) is expected
+
+
+def test_without_rules_all_but_bounces_may_bounce() -> None:
+    assert decide.may_bounce(None, "x@example.net", ["i@example.com"]) is True
+    assert decide.may_bounce(None, "<>", ["i@example.com"]) is False
+
+
+@pytest.mark.parametrize("name", ["rua", "ruf", "RUA", "rua+x"])
+def test_report_boxes(name: str) -> None:
+    assert decide.is_report_box(f"{name}@example.com")
+    assert not decide.is_report_box(f"x{name}@example.com")
+
+
+def test_answers_of_each_kind_count_only_where_it_is_said() -> None:
+    assert not decide.accept("x").counts
+    assert not decide.refuse("5.7.1", "x").counts
+    assert not decide.later("4.7.1", "x").counts
+    assert str(decide.BOUNCES).startswith("451 4.7.1 ")
+    assert decide.NUL.counts
+
+
 # Admission and words
 
-GB = 1 << 30
+GB, MB = 1 << 30, 1 << 20
 
 
 @pytest.mark.parametrize(
@@ -222,6 +410,10 @@ GB = 1 << 30
     [
         (Room(GB, 10**6, GB), True),
         (Room(GB, 10**6, None), True),
+        (Room(128 * MB, 1000, 48 * MB), True),
+        (Room(128 * MB - 1, 1000, 48 * MB), False),
+        (Room(128 * MB, 999, 48 * MB), False),
+        (Room(128 * MB, 1000, 48 * MB - 1), False),
         (Room(decide.DISK_FLOOR - 1, 10**6, None), False),
         (Room(GB, decide.INODE_FLOOR - 1, None), False),
         (Room(GB, 10**6, decide.MEMORY_FLOOR - 1), False),
@@ -234,22 +426,40 @@ def test_nothing_is_taken_without_room(room: Room, taken: bool) -> None:
     assert answer is None or str(answer).startswith("451 4.3.1 ")
 
 
+def test_the_last_tenth_of_the_disk_is_not_for_strangers() -> None:
+    assert decide.admission_of_strangers(Room(10 * GB, 10**6, None, disk_size=100 * GB)) is None
+    assert decide.admission_of_strangers(Room(0, 10**6, None)) is None, "the size is not known"
+    answer = decide.admission_of_strangers(Room(10 * GB - 1, 10**6, None, disk_size=100 * GB))
+    assert str(answer).startswith("451 4.3.1 less than 10 % of the disk is free")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "1 seconds"), (119.0, "119 seconds"), (120.1, "3 minutes"), (7201.0, "3 hours")],
-)
+    [
+        (0.2, "1 seconds"), (1.5, "2 seconds"), (119.0, "119 seconds"), (120.0, "2 minutes"),
+        (120.1, "3 minutes"), (5400.0, "90 minutes"), (7200.0, "2 hours"), (7201.0, "3 hours"),
+    ],
+)  # fmt: skip
 def test_a_wait_is_never_said_too_short(seconds: float, text: str) -> None:
     assert decide.duration(seconds) == text
 
 
 def test_what_can_never_be_sent_is_refused_for_good() -> None:
-    assert decide.over_limit("i@example.com", Over(5, "an hour", None)).code == 554
+    answer = decide.over_limit("i@example.com", Over(5, "an hour", None))
+    assert str(answer).startswith("554 5.5.3 more recipients than i@example.com may reach")
+    assert answer.counts
     assert decide.over_limit("i@example.com", Over(5, "an hour", 9.0)).code == 451
 
 
 @pytest.mark.parametrize("text", ["i", "", "a@b@example.com", "i@", "i@ex ample.com", "i@-.com"])
 def test_an_envelope_without_one_meaning_has_no_canonical_form(text: str) -> None:
     with pytest.raises(ValueError, match=r"\S"):
+        decide.canonical(text)
+
+
+@pytest.mark.parametrize("text", ["i", "a@b@example.com"])
+def test_an_envelope_with_no_or_two_at_signs_is_said_to_have_no_domain(text: str) -> None:
+    with pytest.raises(ValueError, match="is not name@domain"):
         decide.canonical(text)
 
 
@@ -262,3 +472,10 @@ def test_relaxed_alignment() -> None:
         envelope = Envelope(sender=sender, spf=True)
         assert decide.decide(rules, envelope, message).code == code, sender
     assert Domain("example.com") in rules.domains
+
+
+def test_what_chasquid_does_not_say_is_empty() -> None:
+    assert Envelope() == Envelope("", "<>", (), "", spf=False)
+    assert Signature("pass", "example.com") == Signature("pass", "example.com", "", "")
+    assert Results() == Results("", "", ())
+    assert LoginRules().fingerprint == ""

@@ -50,3 +50,15 @@ def test_what_is_wrong_is_said_with_its_line(text: str, reason: str) -> None:
 
 def test_a_login_with_nothing_special_has_no_line() -> None:
     assert grants.render({"i": Sender()}) == ""
+
+
+@pytest.mark.parametrize("word", ["may-send", "limit", "x=1/h", "may-send:a@example.com"])
+def test_a_word_is_a_permission_or_a_limit(word: str) -> None:
+    with pytest.raises(ValueError, match="is neither may-send=… nor limit=…"):
+        grants.parse(f"i {word}")
+
+
+def test_a_star_alone_is_no_address() -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        Grant.parse("*")
+    assert str(grants.SenderError(3)) == "line 3: "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from entrypoint.policy import guessing
 from entrypoint.policy.guessing import Delays
 
@@ -67,3 +69,30 @@ def test_memory_is_bounded_and_made_up_names_push_out_none_that_is_under_attack(
         delays.failed(f"{number}@example.com", 0.0)
     assert len(delays._logins) == guessing.MOST_NAMES
     assert "i@example.com" in delays._logins
+
+
+def test_the_figures() -> None:
+    assert (guessing.LOGIN_LIFE, guessing.ALL_LIFE, guessing.MOST_NAMES) == (600.0, 60.0, 4096)
+    delays = Delays()
+    assert delays.of("i@example.com", 50.0) == 0.4
+    delays.failed("i@example.com", 50.0)
+    assert delays.of("i@example.com", 50.0) == pytest.approx(0.62)
+    assert delays.of("j@example.com", 50.0) == pytest.approx(0.42)
+    assert delays.of("j@example.com", 110.0) == pytest.approx(0.41), "half after a minute"
+    assert delays.of("i@example.com", 650.0) == pytest.approx(0.5, abs=1e-3), "after ten minutes"
+
+
+def test_what_was_no_failure_takes_one_back_and_no_more() -> None:
+    delays = Delays()
+    for _ in range(3):
+        delays.failed("i@example.com", 0.0)
+    delays.did_not_fail("i@example.com", 0.0)
+    assert delays.of("i@example.com", 0.0) == pytest.approx(0.4 + 2 * 0.22)
+    assert delays.of("j@example.com", 0.0) == pytest.approx(0.4 + 2 * 0.02)
+
+
+def test_who_failed_again_is_not_the_oldest() -> None:
+    delays = Delays()
+    for login in ("i", "j", "i"):
+        delays.failed(login, 0.0)
+    assert list(delays._logins) == ["j", "i"]

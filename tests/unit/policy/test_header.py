@@ -158,3 +158,97 @@ def test_folded_lines_are_one_field() -> None:
 )
 def test_domains_of_what_has_no_one_meaning(value: bytes, expected: set[str]) -> None:
     assert header.domains_named(value) == expected
+
+
+def test_the_bounds() -> None:
+    assert (header.MAX_HEADER, header.MAX_LINE, header.MAX_VALUE) == (262_144, 998, 16_384)
+    assert len(header.mailboxes(b",".join([b"i@example.com"] * 50))) == 50
+    padded = b"i@example.com" + b" " * (16_384 - 13)
+    assert header.mailboxes(padded) == (Mailbox("i", Domain("example.com")),)
+
+
+@pytest.mark.parametrize(
+    ("value", "local"),
+    [
+        ("a~b@example.com", "a~b"),
+        (r'"\i"@example.com', "i"),
+        ('"i.j"@example.com', "i.j"),
+        (r"(\)) i@example.com", "i"),
+        (r"(a\(b) i@example.com", "i"),
+        ("(J\u00fcrgen \u00a0 ~) i@example.com", "i"),
+        ('"J\u00fcrgen~" <i@example.com>', "i"),
+        ("J. Doe<i@example.com>", "i"),
+        ("Doe. <i@example.com>", "i"),
+        ('"=?x" <i@example.com>', "i"),
+        ('=?utf-8?q?a?= "b"c <i@example.com>', "i"),
+        ('"b"=?utf-8?q?a?= <i@example.com>', "i"),
+    ],
+)
+def test_what_mail_programs_write_is_taken(value: str, local: str) -> None:
+    assert header.mailboxes(value.encode()) == (Mailbox(local, Domain("example.com")),)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("(\x01) i@example.com", "no place in a comment"),
+        ("(\\\x01) i@example.com", "does not end"),
+        ("(\\", "does not end"),
+        ('"a\\', "quoted string"),
+        ('"a', "does not end"),
+        ("i@example.com,", "an empty place"),
+        ("i@example.com,,j@example.com", "an empty place"),
+        ("John <i@example.com", "angle brackets"),
+        ("i@example.com>", "angle brackets"),
+        ("John <<i@example.com>", "angle brackets"),
+        ("<i@example.com >", "within the angle brackets"),
+        ("< i@example.com>", "within the angle brackets"),
+        ('"J". Doe <i@example.com>', "a dot in a display name"),
+        ("J . Doe <i@example.com>", "a dot in a display name"),
+        ("Doe.<i@example.com>", "a dot in a display name"),
+        ("a?= <i@example.com>", "no encoded word"),
+        ("a=? <i@example.com>", "no encoded word"),
+        ("=?x@example.com", "in the place of an address"),
+        ("x?=@example.com", "in the place of an address"),
+        ('".i"@example.com', "with the name"),
+        ('"i..j"@example.com', "with the name"),
+        ('"i j"@example.com', "with the name"),
+    ],
+)
+def test_what_is_doubtful_is_refused_by_its_reason(value: str, reason: str) -> None:
+    with pytest.raises(HeaderError, match=reason):
+        header.mailboxes(value.encode())
+
+
+@pytest.mark.parametrize("name", ["example.com.", "bu\u0308cher.example", "exa mple.com"])
+def test_a_domain_is_taken_as_it_stands_or_not_at_all(name: str) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        header.domain(name)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (b"X!: a~b\n", [("x!", b" a~b")]),
+        (b"Fr\x7fom: a\n", [("from", b" a")]),
+        (b"From : a\n", [("from", b" a")]),
+        (b" From: a\nB: c\n", [("b", b" c")]),
+        (b"\tFrom: a\nB: c\n", [("b", b" c")]),
+        (b"nothing\n", []),
+        (b"A: b\rC: d\n", [("a", b" b"), ("c", b" d")]),
+    ],
+)
+def test_fields_that_any_reader_might_see(
+    section: bytes, expected: list[tuple[str, bytes]]
+) -> None:
+    assert [(item.name, item.value) for item in header.lenient(section)] == expected
+
+
+def test_fields_of_other_names_are_passed_over() -> None:
+    found = header.lenient(b"A: b\nFrom: c\nsender: d\nfrom\n", ("from", "sender"))
+    assert [(item.name, item.value) for item in found] == [("from", b" c"), ("sender", b" d")]
+
+
+def test_a_domain_behind_what_does_not_show_is_named() -> None:
+    for gap in ("\u200b", "\u00a0", "\x01", "\ufeff"):
+        assert header.domains_named(f"i@{gap}example.com".encode()) == {"example.com"}, gap

@@ -61,3 +61,38 @@ def test_forwarded_mail_has_no_mailbox() -> None:
 def test_a_catch_all_s_mailbox_counts_if_it_is_one() -> None:
     assert answer("anybody", "*: i\n")[:9] == "554 5.2.2"
     assert answer("anybody", "*: *@example.net\n") == "taken"
+
+
+def test_abuse_alone_is_never_refused() -> None:
+    have = DomainState(users={"abuse": Denied()})
+    rules = plan.rules(asked(MAILBOX_MB="1"), State(domains={EXAMPLE_COM: have}))
+    envelope = Envelope(recipients=("abuse@example.com",))
+    assert mailboxes.concerned(rules, envelope) == frozenset()
+
+
+def test_at_most_three_mailboxes_are_named() -> None:
+    names = [f"u{number}" for number in range(5)]
+    have = DomainState(users={name: Denied() for name in names})
+    rules = plan.rules(asked(MAILBOX_MB="1"), State(domains={EXAMPLE_COM: have}))
+
+    def said(count: int) -> str:
+        envelope = Envelope(recipients=tuple(f"{name}@example.com" for name in names[:count]))
+        answer = mailboxes.refusal(rules, envelope, lambda _: 1 << 20)
+        assert answer is not None
+        assert answer.counts, "a login that goes on trying comes to its limit"
+        return answer.text
+
+    assert "u2@example.com are full" in said(3)
+    assert "u2@example.com and 2 more are full" in said(5)
+
+
+def test_what_has_no_limit_or_no_recipient_concerns_no_mailbox() -> None:
+    have = DomainState(users=USERS)
+    state = State(domains={EXAMPLE_COM: have})
+    limited = plan.rules(asked(MAILBOX_MB="1"), state)
+    assert mailboxes.concerned(limited, Envelope()) == frozenset()
+    unlimited = plan.rules(asked(MAILBOX_MB="none"), state)
+    envelope = Envelope(recipients=("i@example.com",))
+    assert mailboxes.concerned(unlimited, envelope) == frozenset(), "so no size is looked up"
+    assert mailboxes.concerned(limited, envelope) == {"i@example.com"}
+    assert not mailboxes.is_full(unlimited, 1 << 40)

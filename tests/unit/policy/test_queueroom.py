@@ -85,3 +85,21 @@ def test_strangers_get_half_of_the_bytes() -> None:
 def test_a_container_too_small_for_all_that_runs_takes_nothing() -> None:
     have = queueroom.budget(64 * MB, 2000)
     assert "messages up to 0.0 MB" in answer(have, Usage(), Demand(1, 1))
+
+
+def test_the_figures() -> None:
+    assert (queueroom.OTHERS, queueroom.LARGE) == (160 * MB, 4 * MB)
+    assert queueroom.budget(1160 * MB, 9) == Budget(9, 450 * MB, 400 * MB)
+    assert queueroom.budget(160 * MB, 9) == Budget(9, 0, 0)
+    assert (Usage().work, Load(), Demand()) == (0, Load(0, 0), Demand(0, 0))
+
+
+def test_loads_add_up() -> None:
+    assert Load(1, 2) + Load(3, 5) == Load(4, 7)
+
+
+def test_of_a_message_without_a_size_it_is_said_what_fits_of_plain_text() -> None:
+    short = queueroom.shortage(Budget(9, 0, 0), Usage(Load(0, 1)), Demand(0, 0), stranger=False)
+    assert short is None, "nothing always fits"
+    assert ASCII.waiting / ASCII.size == 2.0
+    assert ASCII.work / ASCII.size == 5.0

@@ -155,6 +155,7 @@ def test_sixtieth_message_blocks_until_the_hour_is_over() -> None:
     blocks = [found.received(NET, NOW + number) for number in range(60)]
     assert blocks[:59] == [None] * 59
     assert blocks[59] == Block(NET, "60 messages within an hour", NOW + 59, NOW + HOUR)
+    assert found.received(NET, NOW + 60) is None, "it is said once"
     assert found.block_of(NET, NOW + HOUR) is None
     assert found.received(NET, NOW + HOUR) is None
 
@@ -336,3 +337,137 @@ def test_what_is_guessed_at_is_kept_and_a_file_of_before_is_read() -> None:
     assert again.guessed.logins(1000.0) == ["i@example.com"]
     again.load({"known": {}, "blocks": []}, 1000.0)
     assert again.guessed.logins(1000.0) == []
+
+
+# Figures, and what has to be kept
+
+
+def has_to_be_kept(found: Strangers) -> bool:
+    return found.changed
+
+
+def test_the_figures() -> None:
+    assert (HOUR, KNOWN_FOR, TYPOS) == (3600.0, 604_800.0, 20)
+    assert (strangers._MAX_NETWORKS, strangers._MAX_LOGINS) == (20_000, 50)
+
+
+def test_an_address_with_its_interface_is_of_its_network() -> None:
+    assert network_of("fe80::1%eth0") == network_of("fe80::2%eth1")
+
+
+def test_what_was_known_a_week_ago_is_forgotten_and_what_is_newer_is_not() -> None:
+    found = fresh()
+    found.logged_in(NET, "old@example.com", NOW)
+    found.logged_in(NET, LOGIN, NOW + 10)
+    assert found.has_logged_in(NET, LOGIN, NOW + KNOWN_FOR)
+    assert found.to_json()["known"] == {NET: {LOGIN: NOW + 10}}
+    assert found.is_stranger(NET, NOW + 10 + KNOWN_FOR)
+    assert found.to_json()["known"] == {}
+
+
+def test_the_end_of_a_block_is_to_be_kept() -> None:
+    found = fresh()
+    for _ in range(FAILURES):
+        found.failed(NET, LOGIN, NOW)
+    assert has_to_be_kept(found)
+    found.changed = False
+    assert found.block_of(NET, NOW + 59)
+    assert not has_to_be_kept(found)
+    assert found.block_of(NET, NOW + 60) is None
+    assert has_to_be_kept(found)
+    assert found.to_json()["blocks"] == []
+
+
+def test_nothing_is_to_be_kept_at_first_and_a_log_in_is_once_an_hour() -> None:
+    found = fresh()
+    assert not has_to_be_kept(found)
+    found.logged_in(NET, LOGIN, NOW)
+    assert has_to_be_kept(found)
+    found.logged_in(NET, LOGIN, NOW + 1)
+    assert has_to_be_kept(found), "it has not been kept yet"
+    found.changed = False
+    found.logged_in(NET, LOGIN, NOW + 1 + HOUR)
+    assert not has_to_be_kept(found)
+    found.logged_in(NET, LOGIN, NOW + 2 + 2 * HOUR)
+    assert has_to_be_kept(found)
+
+
+def test_a_login_that_is_known_there_stays_known_while_it_is_guessed_at() -> None:
+    found = guessed_at()
+    found.logged_in("198.51.100.1", "i@example.com", 1000.0 + KNOWN_FOR - 1)
+    for number in range(21):
+        found.failed(f"198.18.0.{number}", "i@example.com", 1000.0 + KNOWN_FOR - 1)
+    found.logged_in("198.51.100.1", "i@example.com", 1000.0 + KNOWN_FOR)
+    assert found.has_logged_in("198.51.100.1", "i@example.com", 999.0 + 2 * KNOWN_FOR)
+
+
+def test_fifty_logins_of_a_network_are_known_and_the_oldest_goes() -> None:
+    found = fresh()
+    for number in range(51):
+        found.logged_in(NET, f"{number}@example.com", NOW + number)
+        if number == 49:
+            assert len(found._known[NET]) == 50
+    assert not found.has_logged_in(NET, "0@example.com", NOW + 51)
+    assert found.has_logged_in(NET, "1@example.com", NOW + 51)
+
+
+def test_who_logged_in_again_is_not_the_oldest() -> None:
+    found = fresh()
+    for network in (NET, OTHER, NET):
+        found.logged_in(network, LOGIN, NOW)
+    assert list(found._known) == [OTHER, NET]
+
+
+def test_who_failed_again_is_not_the_oldest() -> None:
+    found = fresh()
+    for network in (NET, OTHER, NET):
+        found.failed(network, LOGIN, NOW)
+    assert list(found._deeds) == [OTHER, NET]
+
+
+def test_a_block_is_to_be_kept_and_its_end_by_hand_too() -> None:
+    found = fresh()
+    for _ in range(60):
+        found.received(NET, NOW)
+    assert has_to_be_kept(found)
+    found.changed = False
+    assert found.unblock("192.0.2.1") == []
+    assert not has_to_be_kept(found)
+    found.unblock(NET)
+    assert has_to_be_kept(found)
+    found.unblock(NET)
+    assert has_to_be_kept(found), "it has not been kept yet"
+
+
+def test_what_was_to_be_kept_still_is_after_a_failure() -> None:
+    found = fresh("none")
+    found.changed = True
+    found.failed(NET, LOGIN, NOW)
+    assert has_to_be_kept(found)
+
+
+def test_a_block_that_ends_now_does_not_come_back() -> None:
+    found = fresh()
+    for _ in range(FAILURES):
+        found.failed(NET, LOGIN, NOW)
+    again = fresh()
+    again.load(found.to_json(), NOW + 60)
+    assert again._blocks == {}
+
+
+def test_no_more_than_it_may_hold_is_taken_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "_MAX_NETWORKS", 3)
+    known = {f"198.51.100.{number}": {LOGIN: NOW} for number in range(9)}
+    blocks = [
+        {"network": f"198.18.0.{number}", "reason": "", "since": NOW, "until": NOW + 9}
+        for number in range(9)
+    ]
+    found = fresh()
+    found.load({"known": known, "blocks": blocks}, NOW)
+    assert list(found._known) == [f"198.51.100.{number}" for number in (6, 7, 8)]
+    assert list(found._blocks) == [f"198.18.0.{number}" for number in (6, 7, 8)]
+
+
+def test_an_ipv4_address_has_no_64() -> None:
+    with pytest.raises(ValueError, match="neither an address nor an IPv6 /64"):
+        network_key("198.51.100.7/64")

@@ -17,7 +17,7 @@ from entrypoint.common.paths import Paths
 from entrypoint.converge import plan
 from entrypoint.converge.routing import Book, Served
 from entrypoint.dns.dmarc import Answer, LookupFailedError, Policies
-from entrypoint.policy import decide, routes, vouching
+from entrypoint.policy import author, decide, header, routes, vouching
 from entrypoint.policy.decide import Envelope, Rules
 from entrypoint.policy.refusals import Refusals
 from entrypoint.policy.routes import Route
@@ -205,3 +205,34 @@ def test_refusals_that_come_often_outlive_a_flood() -> None:
     assert len(found) == 50
     assert (found[0]["domain"], found[0]["count"]) == ("news.example.com", 3)
     assert "ip6:2001:db8::1" in found[0]["records"][1]
+
+
+def test_a_submission_is_asked_of_nobody() -> None:
+    assert vouching.question(RULES, Envelope(recipients=("i@example.com",)), FROM)
+    assert not vouching.question(
+        RULES, Envelope(login="i@example.com", recipients=("i@example.com",)), FROM
+    )
+
+
+def test_of_one_from_four_domains_are_asked_for() -> None:
+    names = [f"{char}.example" for char in "abcdef"]
+    section = f"From: {', '.join(f'x@{name}' for name in names)}\n".encode()
+    envelope = Envelope(recipients=("i@example.com",))
+    assert vouching.question(RULES, envelope, section) == set(names[:4])
+
+
+def test_the_largest_that_is_read_is_asked_for_and_what_is_larger_is_not() -> None:
+    envelope = Envelope(recipients=("i@example.com",))
+    filler = b"X: " + b"x" * (header.MAX_HEADER - len(FROM) - 4) + b"\n"
+    assert vouching.question(RULES, envelope, FROM + filler) == {"bank.example"}
+    assert vouching.question(RULES, envelope, FROM + b"x" + filler) == frozenset()
+    # Two From headers have not one meaning.
+    doubtful = b"From:x@bank.example\nFrom:" + b"y" * (author.MAX_DOUBTFUL - 14)
+    assert vouching.question(RULES, envelope, doubtful + b"\n") == {"bank.example"}
+    assert vouching.question(RULES, envelope, doubtful + b"y\n") == frozenset()
+
+
+def test_what_dns_did_not_say_is_put_off_by_its_code() -> None:
+    said = answer(TOP % (b"temperror", b"fail", b"bank.example") + FROM)
+    assert said.startswith("451 4.7.5 DNS could not say whether anybody vouches")
+    assert answer(b"From: x@down.example\n").startswith("451 4.7.5 DNS could not say what")
