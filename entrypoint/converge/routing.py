@@ -269,13 +269,15 @@ def routes(settings: Settings, state: State) -> dict[str, Route]:
         domain = Domain(name)
         here = domain in settings.receiving or domain == host
         lines = served.rules if here else state.domain(domain).aliases
+        # Of a domain that receives elsewhere, those whose mail chasquid gives to the MX.
+        users = served.users if here else frozenset(served.rules) - frozenset(lines)
         found[name] = Route(
             lines={
                 alias: any(end.way is Way.FORWARDED for end in resolver.ends(probe(alias, domain)))
                 for alias in lines
             },
             # Only a catch-all could take their mail elsewhere.
-            users=served.users if here and CATCH_ALL in lines else frozenset(),
+            users=users if CATCH_ALL in lines else frozenset(),
             exchangers=None if here else tuple(state.exchangers.get(domain) or ()),
             kept={alias: ends for alias in lines if (ends := _maildirs(resolver, alias, domain))},
         )

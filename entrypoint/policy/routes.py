@@ -23,8 +23,8 @@ _SUFFIX = "+"
 class Route:
     """One domain's. `lines` are the aliases, and whether mail to each leaves; `users` have none.
 
-    `exchangers` is None where mail is received here. `kept` has the aliases whose mail ends in
-    Maildirs here and nowhere else, with the mailboxes.
+    `exchangers` is None where mail is received here; else the users' mail goes there. `kept` has
+    the aliases whose mail ends in Maildirs here and nowhere else, with the mailboxes.
     """
 
     lines: Mapping[str, bool] = field(default_factory=dict)
@@ -38,7 +38,10 @@ class Route:
         for name in (local, local.partition(_SUFFIX)[0]):
             if name in self.lines:
                 return name
-        if local in self.users or _CATCH_ALL not in self.lines:
+        # Here chasquid asks for a user by the whole name. Of what is received elsewhere each has a
+        # line to the MX, which holds for suffixes too.
+        user = local if self.exchangers is None else local.partition(_SUFFIX)[0]
+        if user in self.users or _CATCH_ALL not in self.lines:
             return None
         return _CATCH_ALL
 

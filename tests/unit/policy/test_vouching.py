@@ -15,7 +15,7 @@ from entrypoint.chasquid.aliases import Mailbox
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
 from entrypoint.converge import plan
-from entrypoint.converge.routing import Book, Served
+from entrypoint.converge.routing import Book, Served, load
 from entrypoint.dns.dmarc import Answer, LookupFailedError, Policies
 from entrypoint.policy import author, decide, header, routes, vouching
 from entrypoint.policy.decide import Envelope, Rules
@@ -109,9 +109,12 @@ def test_route_survives_the_way_to_the_service_and_resolves_as_chasquid(
 ) -> None:
     route = Route(lines, users, exchangers)
     assert Route.load(json.loads(json.dumps(route.dump()))) == route
-    served = Served(users, {name: (Mailbox("to", Domain("example.net")),) for name in lines})
-    found = Book({"example.com": served}).targets(f"{local}@example.com")
-    assert (route.line(local) is not None) is bool(found)
+    to, onward = (Mailbox(name, Domain("example.net")) for name in ("to", "mx"))
+    rules = dict.fromkeys(lines, (to,))
+    if exchangers is not None:  # chasquid has a line to the MX for each user
+        rules = {**dict.fromkeys(users, (onward,)), **rules}
+    found = Book({"example.com": Served(users, rules)}).targets(f"{local}@example.com")
+    assert (route.line(local) is not None) is (found == (to,))
 
 
 def test_what_is_refused_anyhow_asks_nobody() -> None:
@@ -175,6 +178,19 @@ def test_domain_that_receives_elsewhere_takes_only_what_an_alias_takes(paths: Pa
     assert said("boss@example.org", sender="<>").startswith("554")
     assert said("postmaster@example.org").startswith("554")
     assert said("boss@example.org", remote="127.0.0.1:99").startswith("250")
+
+
+def test_a_user_of_a_domain_that_receives_elsewhere_is_not_its_catch_all_s(paths: Paths) -> None:
+    put(paths.domains / "example.org/aliases", "*: i@example.com\n")
+    put(paths.domains / "example.org/users", 'users: { key: "u+phone" value: { denied: {} } }')
+    state = replace(fresh(paths), exchangers={Domain("example.org"): (Domain("mx.example.net"),)})
+    settings = asked(MAIL_DOMAINS="example.com,example.org", MAIL_RECEIVE="example.com")
+    rules, book = plan.rules(settings, state), load(settings, state)
+    for name in ("u", "u+tag"):
+        [end] = book.ends(f"{name}@example.org")
+        assert end.where.endswith("via mx.example.net")
+        assert routes.received_elsewhere(rules.routes, f"{name}@example.org") == ("mx.example.net",)
+    assert routes.received_elsewhere(rules.routes, "anybody@example.org") is None
 
 
 # What was refused for a name below
