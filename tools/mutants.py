@@ -27,6 +27,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -103,12 +104,12 @@ class Hunt:
         seconds = {}
         watch = coverage.Coverage(data_file=None, include=sorted(paths), config_file=False)
         watch.start()
-        modules = [module for name, module in sys.modules.items() if name.startswith("entrypoint")]
         cached = [
             found
-            for module in modules
-            for found in vars(module).values()
-            if hasattr(found, "cache_clear")
+            for name in MODULES
+            for found in vars(_module(name)).values()
+            if getattr(found, "__module__", "") == _module(name).__name__
+            and hasattr(found, "cache_clear")
         ]
         for item, following in _with_next(items):
             for function in cached:  # else the first test alone would run it
@@ -138,7 +139,7 @@ class Hunt:
         """Try all mutants of a module, and print what came of it; 1 if something is not right."""
         path = ROOT / f"entrypoint/{name}.py"
         source = path.read_text()
-        module = sys.modules[f"entrypoint.{name.replace('/', '.')}"]
+        module = _module(name)
         survivors = []
         began = time.monotonic()
         tried = list(mutants(source))
@@ -182,6 +183,10 @@ class Hunt:
             return False
         usual = sum(covered.seconds[item.nodeid] for item in tests)
         return bool(_in_child(tried, max(_LEAST, _PATIENCE * usual)))
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"entrypoint.{name.replace('/', '.')}")
 
 
 def _with_next(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:

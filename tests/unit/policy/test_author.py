@@ -223,7 +223,11 @@ def _base64(charset: str, *parts: str) -> list[bytes]:
 
 _WHOLE = _base64("cp037", "ceo@example.com")[0]
 _SEVEN, _REST = _base64("cp037", "ceo@exa", "mple.com")
+_UTF_8 = _base64("utf-8", "ceo@b\u00fccher.example")[0]
 _BY_ONE_READER = {
+    "who-takes-all-for-utf-8-and-padding-for-nothing": (
+        b"=?cp037?b?" + _UTF_8[:5] + b"=" + _UTF_8[5:] + b"?="
+    ),
     "whose-charset-is-as-declared-and-padding-nothing": (
         b"=?cp037?b?" + _WHOLE[:5] + b"=" + _WHOLE[5:] + b"?="
     ),

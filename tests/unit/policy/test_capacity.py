@@ -98,7 +98,8 @@ def test_the_figures() -> None:
     assert Capacity.of(1 << 20, 64 * MB, 25 * MB).total == 256
     assert Capacity.of(1 << 20, 4 * MB, 25 * MB) == Capacity(64, 32, 8, 50 * MB)
     assert Capacity.of(128, GB, 25 * MB).total == 112, "seven eighths of the descriptors"
-    assert Capacity.of(1 << 20, 128 * MB, MB).mail == 256, "logins keep 256 of 512"
+    assert Capacity.of(1 << 20, 160 * MB, MB).total == 640
+    assert Capacity.of(1 << 20, 160 * MB, MB).mail == 384, "logins keep 256"
 
 
 def test_a_network_with_two_more_gives_a_place_and_with_one_more_keeps_it() -> None:

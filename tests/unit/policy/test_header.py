@@ -171,6 +171,7 @@ def test_the_bounds() -> None:
     ("value", "local"),
     [
         ("a~b@example.com", "a~b"),
+        ("~b@example.com", "~b"),
         (r'"\i"@example.com', "i"),
         ('"i.j"@example.com', "i.j"),
         (r"(\)) i@example.com", "i"),
