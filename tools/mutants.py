@@ -77,18 +77,22 @@ class Hunt:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            sys.exit(f"mutants: {report.longreprtext}")
+            print(f"mutants: {report.longreprtext}", file=sys.stderr)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined] # noqa: SLF001
         gc.freeze()  # children share what is there
         items = {item.nodeid: item for item in session.items}
-        if wrong := _in_child(lambda: self.run(items.values()), 600.0):
-            sys.exit(f"mutants: a test fails without any: {wrong}")
-        covered: Covered = _in_child(lambda: self.cover(items.values()), 1200.0)
+        wrong = _in_child(lambda: self.run(items.values()), 600.0)
+        covered = wrong or _in_child(lambda: self.cover(items.values()), 1200.0)
+        if not isinstance(covered, Covered):
+            print(f"mutants: a test fails without any: {covered}", file=sys.stderr)
+            self.status = 1
+            return True
         explained = tomllib.loads(EXPLAINED.read_text())
-        found = [self.hunt(name, items, covered, explained.get(name, {})) for name in self.names]
-        self.status = max(found)
+        self.status = max(
+            self.hunt(name, items, covered, explained.get(name, {})) for name in self.names
+        )
         return True
 
     def run(self, items: Iterable[pytest.Item]) -> str | None:
