@@ -2,10 +2,11 @@
 
 The child installs a filter of its own before it becomes another program: the calls that a `Filter`
 names stop until this process has answered, all others go on as if nothing were there. The filter
-is no protection against that program: it serves to know, and to hand out, its connections.
+is no protection against that program: it serves to know, and to hand out, its connections. What
+would lead around it (calls of 32-bit programs, io_uring) is not there for it (ENOSYS).
 
     child    install(filter)  → sends the listener over a socket, then execve(2)
-    here     Listener.receive() → Call; Call is answered by go_on(), or hand_over()
+    here     Listener.receive() → Call; Call is answered by go_on(), fail(), or hand_over()
 
 A child has one listener for life, and so have all that it starts: another filter with a listener
 is EBUSY. When the last copy of the listener is closed, the calls fail with ENOSYS.
@@ -32,7 +33,9 @@ from typing import NoReturn
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38  # prctl(2)
 _SECCOMP_SET_MODE_FILTER, _FLAG_NEW_LISTENER = 1, 1 << 3  # seccomp(2)
-_RET_ALLOW, _RET_USER_NOTIF = 0x7FFF0000, 0x7FC00000
+_RET_ALLOW, _RET_USER_NOTIF, _RET_ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000
+_ABSENT = _RET_ERRNO | errno.ENOSYS
+_X32 = 0x40000000  # from here on: calls of the x32 ABI, which no kernel of ARM64's has
 _FLAG_CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 _ADDFD_SETFD, _ADDFD_SEND = 1, 2
 
@@ -67,11 +70,15 @@ class Architecture:
     accept: int
     accept4: int
     close: int
+    connect: int
+    io_uring_setup: int = 425
 
 
 _ARCHITECTURES = {
-    "x86_64": Architecture(0xC000003E, seccomp=317, accept=43, accept4=288, close=3),
-    "aarch64": Architecture(0xC00000B7, seccomp=277, accept=202, accept4=242, close=57),
+    "x86_64": Architecture(0xC000003E, seccomp=317, accept=43, accept4=288, close=3, connect=42),
+    "aarch64": Architecture(
+        0xC00000B7, seccomp=277, accept=202, accept4=242, close=57, connect=203
+    ),
 }
 
 
@@ -91,10 +98,11 @@ class Filter:
     closes_from: int
 
     def program(self, machine: Architecture) -> list[tuple[int, int, int, int]]:
-        """BPF: code, jump if true, jump if false, value. Any other architecture goes on."""
+        """BPF: code, jump if true, jump if false, value."""
         told = [(_JEQ, 0, 1, number) for number in self.calls]
-        lines = [(_LD, 0, 0, _ARCH), (_JEQ, 1, 0, machine.audit), (_RET, 0, 0, _RET_ALLOW)]
-        lines.append((_LD, 0, 0, _NR))
+        lines = [(_LD, 0, 0, _ARCH), (_JEQ, 1, 0, machine.audit), (_RET, 0, 0, _ABSENT)]
+        lines += [(_LD, 0, 0, _NR), (_JGE, 0, 1, _X32), (_RET, 0, 0, _ABSENT)]
+        lines += [(_JEQ, 0, 1, machine.io_uring_setup), (_RET, 0, 0, _ABSENT)]
         for line in told:
             lines += [line, (_RET, 0, 0, _RET_USER_NOTIF)]
         lines += [

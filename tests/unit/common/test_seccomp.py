@@ -205,9 +205,17 @@ def test_child_that_cannot_be_filtered_says_why() -> None:
         os.waitpid(pid, 0)
 
 
-def test_calls_of_another_architecture_go_on() -> None:
-    program = Filter((288,), BASE).program(seccomp._ARCHITECTURES["x86_64"])
-    assert run(program, 0xC00000B7, 288, 0) == seccomp._RET_ALLOW
+@pytest.mark.parametrize("name", ["x86_64", "aarch64"])
+def test_what_would_lead_around_the_filter_is_not_there(name: str) -> None:
+    machine = seccomp._ARCHITECTURES[name]
+    program = Filter((machine.connect,), BASE).program(machine)
+    absent = 0x00050000 | errno.ENOSYS
+    i386, arm = 0x40000003, 0x40000028
+    for audit in (i386, arm):
+        assert run(program, audit, machine.connect, 0) == absent
+    assert run(program, machine.audit, 0x40000000 | machine.connect, 0) == absent  # x32
+    assert run(program, machine.audit, machine.io_uring_setup, 0) == absent
+    assert run(program, machine.audit, machine.connect, 0) == seccomp._RET_USER_NOTIF
 
 
 @pytest.mark.parametrize("name", ["x86_64", "aarch64"])
@@ -220,7 +228,8 @@ def test_filter_tells_accept_and_close_of_connections_alone(name: str) -> None:
     assert run(program, machine.audit, machine.close, BASE) == told
     assert run(program, machine.audit, machine.close, BASE + 5000) == told
     assert run(program, machine.audit, machine.close, BASE - 1) == seccomp._RET_ALLOW
-    for number in set(range(450)) - {machine.accept, machine.accept4, machine.close}:
+    other = {machine.accept, machine.accept4, machine.close, machine.io_uring_setup}
+    for number in set(range(450)) - other:
         assert run(program, machine.audit, number, BASE) == seccomp._RET_ALLOW
 
 
