@@ -14,7 +14,7 @@ from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.converge import apply, pending, reconcile
-from entrypoint.services import holder, keeper
+from entrypoint.services import gate, holder, keeper
 from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import State
@@ -42,10 +42,8 @@ def boot() -> None:
         current, outcome = reconcile.reconcile(asked, paths, ids)
         pending.clear(paths)
     announce(asked, paths, current, outcome)
-    process.replace(
-        [sys.executable, "-m", "entrypoint.services.init", style, holder_options(asked).words()],
-        os.environ,
-    )
+    words = (style, holder_options(asked).words(), gate_options(asked).words())
+    process.replace([sys.executable, "-m", "entrypoint.services.init", *words], os.environ)
 
 
 @click.command("run-keeper", hidden=True)
@@ -63,6 +61,16 @@ def holder_options(asked: Settings) -> holder.Options:
         largest=asked.max_message_mb << 20,
         queue=asked.max_queue,
         keep=asked.events_keep_days,
+    )
+
+
+def gate_options(asked: Settings) -> gate.Options:
+    """And the gate."""
+    return gate.Options(
+        share=asked.pace_share,
+        ipv6=asked.public_ipv6 != "none",
+        sources=tuple(map(str, (*asked.outbound_ipv4, *asked.outbound_ipv6))),
+        warmup=asked.warmup == "on",
     )
 
 

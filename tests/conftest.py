@@ -99,15 +99,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @pytest.fixture(autouse=True)
 def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unit tests may use unix sockets. Not even a UDP socket may be pointed at an address."""
+    """Unit tests may use unix sockets. Not even a UDP socket may be pointed at an address, but for
+    those that are marked `loopback`, at 127.0.0.0/8."""
     if request.node.get_closest_marker("image"):
         return
+    loopback = request.node.get_closest_marker("loopback")
 
     def guard(name: str) -> None:
         real = getattr(socket.socket, name)
 
         def guarded(self: socket.socket, *args: Any) -> Any:
-            if self.family in INTERNET:
+            address = str(args[-1][0]) if isinstance(args[-1], tuple) else ""
+            if self.family in INTERNET and not (loopback and address.startswith("127.")):
                 msg = f"a unit test called {name}{args!r}"
                 raise NetworkError(msg)
             return real(self, *args)

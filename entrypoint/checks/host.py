@@ -284,7 +284,8 @@ def _connections(status: dict[str, object] | str) -> Iterator[Finding]:
     if isinstance(found, dict) and found.get("why"):
         yield Finding(
             "connections-unwatched", Level.FAIL,
-            "Nothing is bounded by address: this machine does not let connections be watched.",
+            "Nothing is bounded by address, and mail leaves unpaced: this machine does not let "
+            "connections be watched.",
             "have Linux 5.14 or newer, Docker's own seccomp profile (or one that allows seccomp, "
             "process_vm_readv and process_vm_writev), no gVisor, and then:\n"
             "sysctl -w kernel.yama.ptrace_scope=1\ndocker compose restart",

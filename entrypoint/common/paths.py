@@ -120,6 +120,11 @@ class Paths:
         return self.policy / "strangers.json"
 
     @property
+    def receivers(self) -> Path:
+        """The gate's: how many connections each operator takes at once."""
+        return self.policy / "receivers.json"
+
+    @property
     def events(self) -> Path:
         """The store of events."""
         return self.data / "events"
@@ -256,6 +261,16 @@ class Paths:
     def auth_door(self) -> Path:
         """Where tambo's verbs ask the auth service."""
         return self.run / "auth-control.sock"
+
+    @property
+    def gate_socket(self) -> Path:
+        """Where the holder and the policy service ask the gate."""
+        return self.run / "gate.sock"
+
+    @property
+    def gate_door(self) -> Path:
+        """Where tambo's verbs ask the gate."""
+        return self.run / "gate-control.sock"
 
     @property
     def recorder_socket(self) -> Path:

@@ -41,6 +41,7 @@ from entrypoint.policy.strangers import (
     network_key,
     network_of,
 )
+from entrypoint.services.outgoing import Outgoing
 from entrypoint.services.strangersfile import StrangersFile
 
 _MAIL, _SUBMISSIONS = 25, 465
@@ -151,7 +152,9 @@ class Connections:
         capacity: Capacity,
         file: StrangersFile,
         log: Callable[[str, str], None],
+        outgoing: Outgoing | None = None,
     ) -> None:
+        self.outgoing = outgoing
         self.strangers = strangers
         self.capacity = capacity
         self.file = file
@@ -202,7 +205,9 @@ class Connections:
     # chasquid comes and goes
 
     def filter(self, base: int) -> seccomp.Filter:
-        return seccomp.Filter((self._machine.accept, self._machine.accept4), base)
+        machine = self._machine
+        out = (machine.connect,) if self.outgoing else ()
+        return seccomp.Filter((machine.accept, machine.accept4, *out), base)
 
     def attach(self, pid: int, listener: Listener, base: int, count: int) -> None:
         """A new chasquid calls; its connections get the descriptors from `base` on."""
@@ -216,6 +221,8 @@ class Connections:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
         self._listener, self._pid = None, 0
+        if self.outgoing:
+            self.outgoing.forget()
         self._by_descriptor.clear()
         for port in self._ports:
             port.call = None
@@ -238,7 +245,9 @@ class Connections:
                 return
             if call is None:
                 return
-            if call.number == self._machine.close:
+            if call.number == self._machine.connect and self.outgoing:
+                self.outgoing.called(listener, call)
+            elif call.number == self._machine.close:
                 connection = self._open.get(call.arguments[0])
                 if connection and self._is_chasquid(call.thread):
                     self._forget(connection)

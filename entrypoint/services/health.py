@@ -13,6 +13,7 @@ from entrypoint.common.tlsprobe import PORTS
 
 _TIMEOUT = 3.0  # seconds; Docker waits for five
 _GREETING = 1.8  # seconds, for three ports side by side after what the holder took
+_AWAY = 10.0  # seconds without the gate, which starts anew within one
 _BEHIND = 60.0  # seconds that an event may wait to be stored
 
 
@@ -62,7 +63,10 @@ def look(paths: Paths, now: float) -> Health:
         problems.append(f"what the keeper found cannot be read: {error!r}")
     return Health(
         problems=tuple(problems),
-        notes=tuple(_notes(programs, holder.get("events") or {}, now)),
+        notes=(
+            *_notes(programs, holder.get("events") or {}, now),
+            *_pace(holder.get("outgoing") or {}, holder.get("connections") or {}),
+        ),
         holder=holder,
         programs=programs,
         started=started,
@@ -101,3 +105,17 @@ def _notes(programs: tuple[Program, ...], events: dict[str, Any], now: float) ->
     if events.get("dropped"):
         notes.append(f"{events['dropped']} events are missing from the history; the log has them")
     return notes
+
+
+def _pace(outgoing: dict[str, Any], connections: dict[str, Any]) -> list[str]:
+    """That mail leaves as fast as chasquid dials, and why."""
+    if outgoing.get("paced") is False:
+        why = connections.get("why") or "it was not tried"
+        said = f"mail leaves unpaced, as connections cannot be watched here ({why}): "
+        return [said + "docker exec mail doctor"]
+    if outgoing.get("gate") is False and outgoing.get("seconds", 0) > _AWAY:
+        said = (
+            f"mail leaves unpaced, since the gate has not answered for {outgoing['seconds']:.0f} s "
+        )
+        return [said + "(docker logs mail has the reason)"]
+    return []

@@ -34,6 +34,7 @@ from entrypoint.policy.capacity import Capacity
 from entrypoint.policy.strangers import Strangers
 from entrypoint.services import parking
 from entrypoint.services.connections import Connections
+from entrypoint.services.outgoing import Outgoing
 from entrypoint.services.parking import Parking
 from entrypoint.services.removal import Removal
 from entrypoint.services.strangersfile import StrangersFile
@@ -133,7 +134,13 @@ def run(options: Options, paths: Paths, ids: Ids) -> None:
         sockets=sockets,
         outbox=Outbox(paths.recorder_socket, options.keep),
         data=paths.queue,
-        connections=connections(sockets, options.rates, paths, options.largest),
+        connections=connections(
+            sockets,
+            options.rates,
+            paths,
+            options.largest,
+            Outgoing(paths.gate_socket, options.has_ipv6, log.log),
+        ),
         parking=Parking(paths.waiting, paths.parked),
         budget=queueroom.budget(_memory_limit(), options.queue).queued,
     )
@@ -142,7 +149,11 @@ def run(options: Options, paths: Paths, ids: Ids) -> None:
 
 
 def connections(
-    sockets: Sequence[tuple[str, socket.socket]], rates: Rates, paths: Paths, largest: int
+    sockets: Sequence[tuple[str, socket.socket]],
+    rates: Rates,
+    paths: Paths,
+    largest: int,
+    outgoing: Outgoing | None = None,
 ) -> Connections:
     """The table of connections, after a look whether there can be one here.
 
@@ -158,7 +169,7 @@ def connections(
     _, count = descriptors()
     memory = _memory_limit() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     capacity = Capacity.of(count, memory, largest)
-    found = Connections(sockets, strangers, capacity, file, log.log)
+    found = Connections(sockets, strangers, capacity, file, log.log, outgoing)
     try:
         seccomp.check()
     except OSError as error:
@@ -166,7 +177,7 @@ def connections(
         log.log(
             "smtp",
             f"warning: connections cannot be watched here ({found.trouble}): mail flows, but "
-            "nothing is bounded by address. The doctor says what it takes.",
+            "nothing is bounded by address, and it leaves unpaced. The doctor says what it takes.",
         )
     return found
 
@@ -312,6 +323,8 @@ class Holder:
         works = [self._keep(), self.outbox.run(), self._feed_back()]
         if self.connections:
             works.append(self.connections.run())
+            if self.connections.outgoing and not self.connections.trouble:
+                works.append(self.connections.outgoing.run())
         tasks = [asyncio.create_task(work) for work in works]
         await stop.wait()
         self._stopping = True
@@ -496,6 +509,8 @@ class Holder:
                     self._tell(event)
                     if self.connections:
                         self.connections.told(event, self._reader.connection)
+                        if self.connections.outgoing:
+                            self.connections.outgoing.told(event)
 
     def _tell(self, event: Event) -> None:
         log.log("mail", str(event), at=event.at, fields=_fields(event))
@@ -641,7 +656,14 @@ class Holder:
             "parked": self.parking.waiting() if self.parking else 0,
             "events": self.outbox.status(),
             "connections": self.connections.status() if self.connections else {"watched": False},
+            "outgoing": self._outgoing(),
         }
+
+    def _outgoing(self) -> dict[str, Any]:
+        if self.connections is None or self.connections.outgoing is None:
+            return {"paced": False}
+        paced = not self.connections.trouble
+        return {"paced": paced, **self.connections.outgoing.status()}
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,6 +1,7 @@
 """PID 1 after the boot: supervisord, with an exit status that tells whether it was asked to end.
 
-    init STYLE OPTIONS      STYLE as log.configure takes it; OPTIONS are the holder's
+    init STYLE HOLDER GATE      STYLE as log.configure takes it; the others are the options of
+                                these programs, a word of our command line each
 
 supervisord exits 0 however it ends; monitoring and `restart: on-failure` want to know. Its own
 lines take the form of the others, and what state each program is in is written down for `status`.
@@ -26,7 +27,7 @@ _SOFTWARE = 70  # EX_SOFTWARE
 # the first program starts, and again before a killed one is back.
 _PATIENCE = 0.1
 # Mail goes on without these.
-_EXTRAS = frozenset({"recorder", "policy", "auth"})
+_EXTRAS = frozenset({"recorder", "policy", "auth", "gate"})
 
 
 class _Poller(poller.Poller):  # type: ignore[misc]
@@ -104,7 +105,8 @@ def main() -> int:
     watch = Watch(paths.programs)
     poller.Poller = _Poller
     supervisord.Supervisor = lambda options: _Supervisor(options, watch)
-    os.environ.update(TAMBO_LOG=style, TAMBO_SMTP=sys.argv[2])  # for supervisord.conf
+    # For supervisord.conf:
+    os.environ.update(TAMBO_LOG=style, TAMBO_SMTP=sys.argv[2], TAMBO_GATE=sys.argv[3])
     loggers.handle_stdout = _handle_stdout
     supervisord.main(["-c", str(paths.lib / "supervisord.conf")])
     return _SOFTWARE if watch.fatal else 0

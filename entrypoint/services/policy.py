@@ -46,6 +46,7 @@ from entrypoint.policy.usagelog import Ledger
 from entrypoint.services import oldreports
 from entrypoint.services.admission import Admission, Measured
 from entrypoint.services.mailboxes import Mailboxes, maildir
+from entrypoint.services.pacing import Pacing
 from entrypoint.services.vouching import Vouching
 
 # Hooks that wait until this one looks, and hooks that it listens to; more are refused at once. Each
@@ -121,6 +122,7 @@ class Policy:
     ledger: Ledger = field(init=False)
     admission: Admission = field(init=False)
     mailboxes: Mailboxes = field(init=False)
+    pacing: Pacing = field(init=False)
     outcomes: Outcomes = field(default_factory=Outcomes)
     bounces: Bounces = field(default_factory=Bounces)
     pauses: dict[str, Pause] = field(default_factory=dict)
@@ -140,6 +142,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         self.mailboxes = Mailboxes(self.paths.mail)
+        self.pacing = Pacing(self.paths.gate_socket)
         self.admission = Admission(Backlog(self.paths.waiting))
         self.ledger = Ledger(self.paths.policy)
         self.ledger.load(self.clock())
@@ -207,9 +210,11 @@ class Policy:
                 answer = await self.vouching.refusal(self.rules(), envelope, section)
             if not answer:
                 await self._measure(envelope)
-            answer = answer or self.judge(
-                envelope, section, has_nul=has_nul, demand=measured.demand
-            )
+                answer = await self.pacing.refusal(self.rules(), envelope)
+            if not answer:
+                answer = self.judge(envelope, section, has_nul=has_nul, demand=measured.demand)
+                if answer.code is not Code.ACCEPT:
+                    await self.pacing.withdraw(self.rules(), envelope)
             writer.write(f"{answer}\n".encode())
             await writer.drain()
         except ConnectionError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,6 +234,40 @@ class Liar(Peer):
         zone = f"@ MX 10 mx.{domain}.\nmx A {self.ipv4}\nmx AAAA {self.ipv6}\n"
         self.world.load_zone(domain, zone)
         wait_until(lambda: smtp.greeting(self.ipv4).startswith("220 "), "it greets")
+
+
+class Limited(Peer):
+    """The MX of `domain`, which takes so many connections at once: see limited.py."""
+
+    def __init__(
+        self,
+        where: Neighbourhood,
+        domain: str,
+        host: int,
+        folder: Path,
+        *,
+        most: int,
+        seconds: float,
+        records: str = "",
+    ) -> None:
+        """`records` are of its exchanger mx; default: both its addresses."""
+        empty(folder)
+        (folder / "limited.py").write_text((HERE / "limited.py").read_text())
+        command = ("python3", "/peer/limited.py", str(most), str(seconds))
+        super().__init__(where, domain.partition(".")[0], host, command, folder=folder)
+        self.domain = domain
+        records = records or f"@ MX 10 mx.{domain}.\nmx A {self.ipv4}\nmx AAAA {self.ipv6}"
+        self.world.load_zone(domain, records + "\n")
+        wait_until(lambda: smtp.greeting(self.ipv4).startswith("220 "), "it greets")
+
+    def set(self, **values: Any) -> dict[str, Any]:
+        """Change `most`, `seconds` or `reply`; what it counted so far."""
+        with socket.create_connection((self.ipv4, 9999), timeout=10) as connection:
+            connection.sendall(json.dumps(values).encode() + b"\n")
+            with connection.makefile("r") as stream:
+                found = json.loads(stream.readline())
+        assert isinstance(found, dict)
+        return found
 
 
 class Mailbox(Peer):

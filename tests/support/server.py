@@ -265,7 +265,8 @@ class Server:
         return Endpoint(address or self.ipv4, HOST, chain)
 
     def process(self, name: str) -> Process:
-        """The one process of that name: chasquid, holder, keeper, recorder, policy, auth, first."""
+        """The one process of that name: chasquid, holder, keeper, recorder, policy, auth,
+        gate, first."""
         [found] = self.processes(name)
         return found
 
@@ -280,6 +281,7 @@ class Server:
             "recorder": "services.recorder",
             "policy": "-m entrypoint.services.policy",
             "auth": "-m entrypoint.services.auth",
+            "gate": "-m entrypoint.services.gate",
         }[name]
         return [item for item in self.container.processes() if part in item.command]
 

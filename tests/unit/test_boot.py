@@ -80,8 +80,9 @@ def test_the_first_and_the_second(container: Container) -> None:
     [(argv, environ)] = container.became
     environ.pop("PYTEST_CURRENT_TEST", None)
     assert environ == ENVIRON
-    assert argv[-3:-1] == ["entrypoint.services.init", "text"]
-    assert argv[-1] == "yes 20/conn,60/h,100/unknown,5/auth 26214400 2000 30", "no credential"
+    assert argv[-4:-2] == ["entrypoint.services.init", "text"]
+    assert argv[-2] == "yes 20/conn,60/h,100/unknown,5/auth 26214400 2000 30", "no credential"
+    assert argv[-1] == "default yes no"
     before = tree(container.paths.data)
     shutil.rmtree(container.paths.run)
     status, again = container.boot()
@@ -137,7 +138,7 @@ def test_json_is_an_object_a_line_whatever_happens(
     assert found
     assert {item["source"] for item in found} == {"boot"}
     if not settings:
-        assert container.became[0][0][-2] == "json"
+        assert container.became[0][0][-3] == "json"
         assert any("docker exec mail dns" in item["text"] for item in found)
     else:
         assert status == 64
@@ -153,7 +154,7 @@ def test_privacy_from_the_first_line_on(
     _, text = container.boot()
     assert "i…@example.com" in text
     assert not re.findall(r"[a-z]{2,}@", text), "the table has report addresses"
-    assert container.became[0][0][-2] == "text,short"
+    assert container.became[0][0][-3] == "text,short"
     monkeypatch.setattr(os, "environ", {**private, "FORWARD_TO": "owner@example.com"})
     status, text = container.boot()
     assert status == 64

@@ -54,7 +54,8 @@ class Init:
         (lib / "supervisord.conf").write_text(text)
         with (place / "log").open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-c", PROGRAM, place, style, "no none 1 2 3"], cwd=REPOSITORY,
+                [sys.executable, "-c", PROGRAM, place, style, "no none 1 2 3",
+                 "default yes no"], cwd=REPOSITORY,
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
                 stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
