@@ -47,6 +47,13 @@ def zones(world: World) -> Iterator[None]:
         world.load_zone(name, "")
 
 
+@pytest.fixture(autouse=True)
+def tries_again(all_servers: Servers) -> None:
+    """What an earlier test could not deliver is tried again after a minute."""
+    for server in all_servers.living:
+        server.log.tolerate(rf"deferred id=\S+ .*@{re.escape(CLOSED)}")
+
+
 def started(servers: Servers, **settings: str) -> Server:
     server = servers.make(settings)
     server.log.tolerate("deferred id=")

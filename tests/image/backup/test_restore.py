@@ -88,6 +88,7 @@ def old(kit: Kit, world: World, all_servers: Servers) -> Iterator[Old]:
         pause=0.5,
     )
     server.wait_until_it_serves()
+    server.ok("backup")  # what the keeper has not pushed yet
     wait_until(lambda: server.verb("backup", "--check").status == 0, "it is all there", timeout=30)
     found = Old(
         repository, secrets, owned(server), records(server), leaf(server.ipv4, 465, HOST),
