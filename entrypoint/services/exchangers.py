@@ -29,11 +29,16 @@ _HOSTS = 6  # exchangers of a domain whose addresses are looked up
 
 @dataclass(frozen=True)
 class Host:
-    """An exchanger, its operator if that is known, and its addresses."""
+    """An exchanger, who operates it, and its addresses.
+
+    `owner` is the organizational domain of its name: all exchangers below it are taken to be one
+    operator's.
+    """
 
     name: str
     operator: Operator | None
     addresses: tuple[str, ...]
+    owner: str = ""
 
 
 def addresses_of(name: str) -> frozenset[str]:
@@ -61,8 +66,18 @@ def look_up(domain: str) -> list[Host]:
         for kind in ("AAAA", "A"):
             answer = resolve(name, kind)
             addresses += answer.values if isinstance(answer, Found) else ()
-        hosts.append(Host(name, operators.of_exchanger(name), tuple(addresses)))
+        hosts.append(Host(name, operators.of_exchanger(name), tuple(addresses), owner_of(name)))
     return hosts
+
+
+def owner_of(name: str) -> str:
+    """The organizational domain of a host's name; empty if it is no name."""
+    from entrypoint.common.names import Domain, organizational_domain
+
+    try:
+        return str(organizational_domain(Domain.parse(name)))
+    except ValueError:
+        return ""
 
 
 class Exchangers:
@@ -158,6 +173,11 @@ class Exchangers:
         if host and host.operator:
             return host.operator
         return self._greetings.get(address)
+
+    def owner_of(self, address: str) -> str:
+        """The organizational domain of its exchanger's name; empty if that is not known."""
+        host = self._hosts.get(address)
+        return host.owner if host else ""
 
     def siblings_of(self, address: str) -> tuple[str, ...]:
         """The other addresses of the same exchanger."""

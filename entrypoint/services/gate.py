@@ -135,7 +135,8 @@ class Delivery:
 
 @dataclass(eq=False)
 class Line:
-    """Those that wait for one operator, or for one network whose operator is not known."""
+    """Those that wait for one operator: one that is known by name, else all exchangers below one
+    organizational domain, else one network."""
 
     key: str
     title: str
@@ -360,7 +361,9 @@ class Gate:
 
     def _line_of(self, address: str) -> Line:
         operator = self.exchangers.operator_of(address)
-        return self._line(operator.id if operator else operators.network(address))
+        if operator:
+            return self._line(operator.id)
+        return self._line(self.exchangers.owner_of(address) or operators.network(address))
 
     def _line(self, key: str) -> Line:
         found = self.lines.get(key)

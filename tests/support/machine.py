@@ -49,9 +49,9 @@ class Machine:
     def run(self, *argv: str, input: str = "") -> Result:
         return self.container.exec(*argv, input=input)
 
-    def kill(self, *pids: int) -> None:
-        """With signal 9, by the host's numbers."""
-        checked(self.run("kill", "-9", *map(str, pids)))
+    def kill(self, *pids: int, signal: int = 9) -> None:
+        """By the host's numbers."""
+        checked(self.run("kill", f"-{int(signal)}", *map(str, pids)))
 
     def kill_when(self, paths: Sequence[Path], *pids: int) -> None:
         """With signal 9, within microseconds of the moment at which one of two paths exists."""

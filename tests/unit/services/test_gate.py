@@ -19,7 +19,7 @@ from entrypoint.common.paths import Paths
 from entrypoint.delivery import operators
 from entrypoint.policy.decide import Envelope, LoginRules, Rules
 from entrypoint.services import gate as service
-from entrypoint.services.exchangers import Exchangers, Host
+from entrypoint.services.exchangers import Exchangers, Host, owner_of
 from entrypoint.services.gate import Gate, Options
 from entrypoint.services.pacing import Pacing
 
@@ -333,6 +333,35 @@ def test_a_message_passes_byte_for_byte(tmp_path: Path, size: int) -> None:
         assert receiver.bytes == size + len(b"QUIT\r\n")
 
     run(tmp_path, work)
+
+
+def test_exchangers_below_one_domain_are_one_operators(tmp_path: Path) -> None:
+    hosts = {
+        name: [Host(f"mx.{name}", None, (address,), "hoster.example")]
+        for name, address in (("example.net", "127.0.0.2"), ("example.org", "127.0.9.3"))
+    }
+
+    async def work(world: World) -> None:
+        for name, (host,) in hosts.items():
+            await world.receiver(Receiver(host.addresses[0]))
+            await world.ask("admit", {"login": "i@example.com", "to": [f"a@{name}"]})
+        async with asyncio.timeout(5):
+            while world.gate.exchangers.address_of("example.org") is None:
+                await asyncio.sleep(0.02)
+        for address in ("127.0.0.2", "127.0.9.3"):
+            assert await world.mail(address) == GREETING
+        (found,) = (await world.ask("receivers"))["receivers"]
+        assert (found["name"], found["a_minute"]) == ("hoster.example", 2)
+
+    run(tmp_path, work, hosts=hosts)
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [("mx1.mail.example.co.uk", "example.co.uk"), ("MX.example.net", "example.net"), ("a b", "")],
+)
+def test_owner_of_an_exchanger_is_its_organizational_domain(name: str, owner: str) -> None:
+    assert owner_of(name) == owner
 
 
 def test_a_login_waits_for_its_share_and_another_goes_in(
