@@ -56,10 +56,10 @@ _PATIENCE = 300.0  # seconds in a line: chasquid gives up a delivery after 600
 _DEAD = 30.0  # seconds for which an address that was not reached counts as such
 _SPARE = 5.0  # seconds for chasquid to come for a connection that was made as a check
 _IDLE = 600.0  # seconds after which an address that nobody wants is forgotten
-_MOST = 4096  # addresses, the least wanted of which go
+_MOST = 4096  # addresses, the least wanted of which go; and windows that are kept
+_FEW_LINES = 500  # receivers of which all is kept in memory
 _TURN = 1.0  # seconds between looks at who waits
 _SAVE = 30.0  # seconds between writes of what is known of receivers
-_KNOWN = 7 * 86400.0  # seconds for which that is kept
 _MINUTE, _HOUR = 60.0, 3600.0
 _QUIET = 60.0  # seconds between lines about one receiver
 _FIRST_LINE = 200  # characters of what a receiver said
@@ -212,6 +212,7 @@ class Gate:
         self.submissions = Submissions(options.share, self._pace_of, clock)
         self._destinations: dict[str, Destination] = {}
         self.stop = asyncio.Event()
+        self.failure: BaseException | None = None
         self._pipes: set[Pipe] = set()  # connections to receivers
         self._links: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -235,6 +236,8 @@ class Gate:
         for server in servers:
             server.close()
         await self._close()
+        if self.failure:
+            raise self.failure
 
     async def _close(self) -> None:
         """Everything ends: chasquid sees it, and tries again."""
@@ -256,8 +259,15 @@ class Gate:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """What is not foreseen ends the gate, so that no place is held for ever: it starts anew."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.failure = error
+            self.stop.set()
 
     # Who asks
 
@@ -704,16 +714,32 @@ class Gate:
         while True:
             await asyncio.sleep(_TURN)
             now = self.clock()
-            for line in list(self.lines.values()):
+            for line in [line for line in self.lines.values() if line.waiting]:
                 self._end_waits(line, now)
                 self._pump(line)
             for found in list(self._destinations.values()):
                 if now - found.wanted > _IDLE and not self._is_wanted(found):
                     self._forget(found)
             self.submissions.look()
+            self._forget_lines(now)
             if now - saved >= _SAVE:
                 saved = now
                 self._save()
+
+    def _forget_lines(self, now: float) -> None:
+        """Those that nobody needs; what was learned of them is kept for a while."""
+        if len(self.lines) <= _FEW_LINES:
+            return
+        needed = {found.line.key for found in self._destinations.values()}
+        for line in list(self.lines.values()):
+            window = line.window
+            idle = not line.waiting and not window.in_use and not line.last_minute(now)
+            if idle and line.key not in needed and (window.held_until or 0.0) <= now:
+                del self.lines[line.key]
+                if window.ceiling is not None or window.complaint:
+                    self._kept_windows[line.key] = window.to_json()
+        while len(self._kept_windows) > _MOST:
+            self._kept_windows.pop(next(iter(self._kept_windows)))
 
     def _is_wanted(self, found: Destination) -> bool:
         return any(item.address == found.address for item in found.line.waiting)

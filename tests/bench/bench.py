@@ -142,6 +142,51 @@ def submissions(mail: Installation) -> None:
     row("a connection a message, chosen password", costly, "msg/s", f"1 : {cheap / costly:.1f}")
     steady = rate(lambda: kept(share))
     row("one connection for all", steady, "msg/s", f"{steady / cheap:.1f} : 1")
+    costs(mail, lambda: rate(lambda: kept(share)))
+
+
+# Ticks of processor time (proc(5)) by program: each of supervisord's, chasquid, and what chasquid
+# started and has waited for (hook, delivery agent).
+USED = """
+import json
+from pathlib import Path
+def ticks(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
+found = {"init": ticks(1)[0]}
+for name, item in json.loads(Path("/run/tambo/programs.json").read_text())["programs"].items():
+    found[name] = ticks(item["pid"])[0]
+for path in Path("/proc").iterdir():
+    if path.name.isdigit() and (path / "cmdline").read_bytes().startswith(b"/usr/bin/chasquid"):
+        found["chasquid"], found["its hook"] = ticks(path.name)
+print(json.dumps(found))
+"""
+
+
+def costs(mail: Installation, work: Callable[[], object]) -> None:
+    """Processor time of each program for one message, from its submission to its delivery."""
+    before = used(mail)
+    work()
+    deadline = time.monotonic() + 60
+    while queued(mail) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    after = used(mail)
+    tick = 1000 / os.sysconf("SC_CLK_TCK")
+    spent = {name: (after[name] - before.get(name, 0)) * tick / MESSAGES for name in after}
+    for name, value in sorted(spent.items(), key=lambda item: -item[1]):
+        row(f"processor time of {name}, one message", value, "ms")
+    row("processor time of all, one message", sum(spent.values()), "ms")
+
+
+def used(mail: Installation) -> dict[str, int]:
+    found: dict[str, int] = json.loads(
+        mail.docker("exec", NAME, "/opt/tambo/bin/python", "-c", USED)
+    )
+    return found
+
+
+def queued(mail: Installation) -> int:
+    return int(json.loads(mail.tambo("list-queue", "--json"))["in_queue"])
 
 
 # Events through an outbox into a recorder of its own, on the volume. Prints events a second, the

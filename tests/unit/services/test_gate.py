@@ -474,6 +474,36 @@ def test_what_was_learned_is_known_after_a_restart(tmp_path: Path) -> None:
     run(tmp_path, know)
 
 
+def test_receivers_that_nobody_needs_are_forgotten_but_for_what_was_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_FEW_LINES", 2)
+
+    async def work(world: World) -> None:
+        gate = world.gate
+        for number in range(10):
+            gate._line(f"{number}.example")
+        gate.lines["3.example"].window.complained(gate.clock(), "421 too many")
+        gate.lines["4.example"].window.hold(gate.clock() + 60)
+        gate._forget_lines(gate.clock())
+        assert set(gate.lines) == {"4.example"}
+        assert gate._line("3.example").window.size == 5
+
+    run(tmp_path, work)
+
+
+def test_what_is_not_foreseen_ends_the_gate(tmp_path: Path) -> None:
+    async def fails() -> None:
+        raise RuntimeError("not foreseen")
+
+    async def work(world: World) -> None:
+        world.gate._spawn(fails())
+        await asyncio.sleep(0.1)
+
+    with pytest.raises(RuntimeError, match="not foreseen"):
+        run(tmp_path, work)
+
+
 def test_options_survive_the_command_line() -> None:
     for options in (
         Options(),
