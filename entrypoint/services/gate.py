@@ -218,6 +218,7 @@ class Gate:
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, float] = {}  # when each address was last said to be of no use
         self._kept_windows: dict[str, Any] = {}
+        self._saved = json.dumps({"windows": {}, "warmups": []})  # as good as no file
         self.sources = Sources(options.sources, warmup=options.warmup)
         self._load()
 
@@ -736,7 +737,7 @@ class Gate:
             idle = not line.waiting and not window.in_use and not line.last_minute(now)
             if idle and line.key not in needed and (window.held_until or 0.0) <= now:
                 del self.lines[line.key]
-                if window.ceiling is not None or window.complaint:
+                if _has_learned(line):
                     self._kept_windows[line.key] = window.to_json()
         while len(self._kept_windows) > _MOST:
             self._kept_windows.pop(next(iter(self._kept_windows)))
@@ -753,21 +754,29 @@ class Gate:
                 _refuse(delivery, _long(line, delivery))
 
     def _save(self) -> None:
-        windows = {key: line.window.to_json() for key, line in self.lines.items()}
+        windows = {
+            key: line.window.to_json() for key, line in self.lines.items() if _has_learned(line)
+        }
         content = {
             "windows": {**self._kept_windows, **windows},
             "warmups": self.sources.to_json(),
         }
+        text = json.dumps(content)
+        if text == self._saved:
+            return
         try:
-            files.write(self.file, json.dumps(content).encode())
+            files.write(self.file, text.encode())
+            self._saved = text
         except OSError as error:
             log.log("gate", f"error: {self.file} cannot be written: {error.strerror}")
 
     def _load(self) -> None:
         try:
-            content = json.loads(self.file.read_text())
+            text = self.file.read_text()
+            content = json.loads(text)
             self._kept_windows = dict(content["windows"])
             self.sources.load(content["warmups"])
+            self._saved = text
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -835,6 +844,14 @@ _GREYLISTING = re.compile(r"gr[ea]y-?list", re.IGNORECASE)  # that is asked of e
 def is_throttling(text: str) -> bool:
     """Whether a receiver's answer asks for less at a time: 421, 4.7.x, too many (RFC 3463 3.8)."""
     return bool(_THROTTLING.search(text)) and not _GREYLISTING.search(text)
+
+
+def _has_learned(line: Line) -> bool:
+    """Whether its window is another than at first."""
+    operator = operators.get(line.key)
+    start = operator.connections if operator else operators.DEFAULT_CONNECTIONS
+    window = line.window
+    return window.size != start or window.ceiling is not None or bool(window.complaint)
 
 
 def _long(line: Line, delivery: Delivery) -> str:

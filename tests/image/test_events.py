@@ -332,7 +332,7 @@ def test_status(server: Server) -> None:
     found = checked(server.verb("status", "--json")).json()
     assert {item["name"]: item["state"] for item in found["programs"]} == {
         "smtp": "running", "keeper": "running", "recorder": "running", "policy": "running",
-        "auth": "running",
+        "auth": "running", "gate": "running",
     }  # fmt: skip
     assert found["users"] == {DOMAIN: 1}
     totals = {item["destination"]: item for item in found["last_hour"]["totals"]}
