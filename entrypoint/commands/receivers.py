@@ -21,7 +21,8 @@ _HEAD = ("RECEIVER", "WINDOW", "IN USE", "WAITING", "A MINUTE", "LAST COMPLAINT"
 @click.option("--json", "as_json", is_flag=True, help="Print an array for programs.")
 def list_receivers(as_json: bool) -> None:
     """List whom mail went to of late: connections at once (WINDOW, of which so many are IN USE),
-    messages that wait for one, those sent A MINUTE, and what the receiver complained about.
+    messages that wait for one, those sent A MINUTE, and what the receiver complained about. With
+    WARMUP=on, how far each address has come with each.
 
     Example: docker exec mail list-receivers
     """
@@ -37,6 +38,9 @@ def list_receivers(as_json: bool) -> None:
         for row in rows:
             cells = (f"{text:{width}}" for text, width in zip(row, [*widths, 0], strict=True))
             click.echo("  ".join(cells).rstrip())
+        for item in found:
+            for source, words in item["warmup"].items():
+                click.echo(f"{item['name']}, from {source}: {words}")
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:

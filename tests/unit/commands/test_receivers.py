@@ -16,10 +16,12 @@ from entrypoint.common.errors import Exit
 GOOGLE: dict[str, Any] = {
     "name": "Google", "key": "google", "window": 18, "in_use": 18, "waiting": 312, "longest": 31.0,
     "a_minute": 540.0, "complaint": "421 4.7.28 unusual rate", "complained": 7200.0, "held": None,
+    "warmup": {"192.0.2.1": "day 9, 120 of 200 today, none put off"},
 }  # fmt: skip
 OTHER: dict[str, Any] = {
     "name": "198.51.100.0/24", "key": "198.51.100.0/24", "window": 10, "in_use": 0, "waiting": 0,
     "longest": 0.0, "a_minute": 0.0, "complaint": "", "complained": None, "held": 600.0,
+    "warmup": {},
 }  # fmt: skip
 
 
@@ -57,6 +59,7 @@ def test_receivers_are_a_table_with_the_longest_line_first(
         "RECEIVER         WINDOW  IN USE  WAITING  A MINUTE  LAST COMPLAINT",
         "Google           18      18      312      540       2 h ago: 421 4.7.28 unusual rate",
         "198.51.100.0/24  10      0       0        0         held for 10 min",
+        "Google, from 192.0.2.1: day 9, 120 of 200 today, none put off",
     ]
 
 
