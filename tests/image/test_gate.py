@@ -191,3 +191,28 @@ def test_held_receiver_gets_its_mail_when_it_is_released(
     for name in names:
         server.ok("release-receiver", name)
     wait_until(lambda: len(quick.set()["subjects"]) == before + 2, "both arrive")
+
+
+@pytest.mark.long
+def test_where_the_kernel_may_not_be_asked_mail_leaves_unpaced_and_it_is_said(
+    servers: Servers, quick: Limited, tmp_path: Path
+) -> None:
+    """Under a profile that forbids seccomp(2), as some runtimes have."""
+    profile = tmp_path / "profile.json"
+    rule = {"names": ["seccomp"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    server = servers.make(
+        overlay={"security_opt": ["no-new-privileges:true", f"seccomp:{profile}"]}
+    )
+    server.log.tolerate(r"connections cannot be watched here")
+    server.up()
+    secrets = {USER: server.add_user(USER)}
+    before = len(quick.set()["subjects"])
+    send(server, secrets, 5, USER, QUICK)
+    arrives(quick, before + 5)
+    assert server.control("status")["outgoing"]["paced"] is False
+    said = server.verb("status").stdout
+    assert "mail leaves unpaced" in said
+    assert "Operation not permitted" in said
+    found = json.loads(server.verb("doctor", "--json").stdout)
+    assert "connections-unwatched" in json.dumps(found)
