@@ -47,9 +47,9 @@ VERBS = {
     "list-queue": ("commands.queue", "list_queue"),
     "drop-queued": ("commands.queue", "drop_queued"),
     "forget-domain": ("commands.queue", "forget_domain"),
-    "backup": ("commands.backup", "backup"),
+    "backup": ("commands.backup", "make_backup"),
     "list-backups": ("commands.backup", "list_backups"),
-    "restore": ("commands.backup", "restore"),
+    "restore": ("commands.backup", "restore_backup"),
 }
 # Not for people: what the container itself runs.
 INTERNAL = {

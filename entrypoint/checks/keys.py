@@ -24,7 +24,7 @@ _WHY = "Receivers verify the signature under each message with the key in DNS; l
 def check(context: CheckContext) -> list[Finding]:
     """Asks the authoritative servers for the record of each key: active, pending and retired."""
     own = [record for record in context.records if record.role in KEYS]
-    judged = verdicts.judge(context, own)
+    judged = verdicts.ask(context, own)
     right = {item.record.name for item in judged if item.status is Status.OK}
     pending = {
         f"{key.selector}._domainkey.{domain}"

@@ -37,7 +37,7 @@ _GENERIC = re.compile(
 def check(context: CheckContext) -> list[Finding]:
     """Asks DNS for this host's names, and our port 25 for its greeting."""
     own = [record for record in context.records if record.role in NAMES]
-    found = [_finding(context, item) for item in verdicts.judge(context, own)]
+    found = [_finding(context, item) for item in verdicts.ask(context, own)]
     return [
         *(item for item in found if item),
         *_unused(context),

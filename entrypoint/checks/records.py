@@ -14,5 +14,5 @@ KEYS = (Role.DKIM,)  # checks/keys.py
 def check(context: CheckContext) -> list[Finding]:
     """A finding for each record that is not as `zone/required.py` has it."""
     own = [record for record in context.records if record.role not in (*NAMES, *KEYS)]
-    found = [verdicts.finding(item) for item in verdicts.judge(context, own)]
+    found = [verdicts.finding(item) for item in verdicts.ask(context, own)]
     return [item for item in found if item]

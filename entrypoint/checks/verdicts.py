@@ -10,7 +10,7 @@ from entrypoint.checks.context import CheckContext
 from entrypoint.common.findings import Finding, Level
 from entrypoint.common.parallel import every
 from entrypoint.dns.records import Record, RecordType
-from entrypoint.zone import judge as zone_judge
+from entrypoint.zone import judge
 from entrypoint.zone.judge import Status, Verdict
 
 _SECONDS = 10.0
@@ -18,13 +18,13 @@ _LATE = "no answer in time"
 _WHY_UNKNOWN = "It may be right or wrong: nobody could say."
 
 
-def judge(context: CheckContext, records: Sequence[Record]) -> list[Verdict]:
+def ask(context: CheckContext, records: Sequence[Record]) -> list[Verdict]:
     """A verdict for each, in order; unknown for those that take too long."""
 
-    ask = cache(context.ask)  # SPF records lead to each other
+    asked = cache(context.ask)  # SPF records lead to each other
 
     def one(record: Record) -> Verdict:
-        return zone_judge.judge(record, context.addresses, ask)
+        return judge.judge(record, context.addresses, asked)
 
     found = every(records, one, _SECONDS)
     return [

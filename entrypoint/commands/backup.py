@@ -13,16 +13,14 @@ from typing import Any
 
 import click
 
-from entrypoint.backup import backup as backups
-from entrypoint.backup import index, review
-from entrypoint.backup import restore as restores
+from entrypoint.backup import index, restore, review
+from entrypoint.backup.backup import Backup
 from entrypoint.backup.git import Access, Entry, Repository
 from entrypoint.backup.restore import Found
 from entrypoint.commands.context import Context
 from entrypoint.common import age, locks, signing
-from entrypoint.common import identity as rights
 from entrypoint.common.errors import Exit, UserError
-from entrypoint.common.identity import Ids, Owner
+from entrypoint.common.identity import Ids, Owner, drop, give, mend
 from entrypoint.common.paths import Paths
 from entrypoint.settings import environment, values
 from entrypoint.state import load
@@ -52,7 +50,7 @@ _identity = click.option(
 )  # fmt: skip
 @_identity
 @_json
-def backup(
+def make_backup(
     check: bool, new_key: bool, new_signing_key: bool, take_over: bool, identity: str | None,
     as_json: bool,
 ) -> int:  # fmt: skip
@@ -77,7 +75,7 @@ def backup(
         return Exit.OK
     given = _read_identity(identity) if identity else Kept()  # as root: it is the owner's file
     context = Context.enter()
-    work = backups.Backup(context.settings, context.paths, context.ids)
+    work = Backup(context.settings, context.paths, context.ids)
     if check:
         text = work.check(given.identities, given.keys)
         click.echo(json.dumps({"ok": True, "text": text}, indent=2) if as_json else text)
@@ -245,13 +243,13 @@ def _become_tambo(paths: Paths, ids: Ids) -> None:
         for path, mode in ((paths.data, 0o710), (paths.state, 0o700), (paths.run, 0o750)):
             path.mkdir(parents=True, exist_ok=True)
             group = Owner.TAMBO if path == paths.state else Owner.CHASQUID
-            rights.give(path, ids.users[Owner.TAMBO], ids.groups[group], mode)
+            give(path, ids.users[Owner.TAMBO], ids.groups[group], mode)
         folders = [
             *(paths.data / name for name in ("domains", "certs", "acme", "reload", "backup"))
         ]
         for folder in (*folders, paths.state, paths.restoring, paths.restored, paths.replaced):
-            rights.mend(folder, ids, Owner.TAMBO)
-    rights.drop(ids, Owner.TAMBO)
+            mend(folder, ids, Owner.TAMBO)
+    drop(ids, Owner.TAMBO)
 
 
 @click.command("list-backups")
@@ -283,7 +281,7 @@ def list_backups(
                 entries = repository.log(head)
                 verified = index.verified(repository, head, keys) if keys else frozenset()
             finally:
-                restores.remove(paths.backup_scratch)
+                restore.remove(paths.backup_scratch)
     else:
         repository = Repository(paths.backup)
         head = repository.head if repository.exists else ""
@@ -344,7 +342,7 @@ def _own_key() -> tuple[str, ...]:
     help="With --unverified: take this program, pipe or file in clear. May be given several times.",
 )  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def restore(
+def restore_backup(
     remote: str | None, key: str | None, host_key: str | None, token_file: str | None, at: str,
     identity: str | None, replace: bool, unverified: bool, accept: tuple[str, ...], yes: bool,
 ) -> int:  # fmt: skip
@@ -364,32 +362,32 @@ def restore(
         paths.data.mkdir(exist_ok=True)
     locks.hold_instance(paths, ids)
     _become_tambo(paths, ids)
-    if restores.left(paths):
+    if restore.left(paths):
         click.echo("Completing a restore that was interrupted.", err=True)
-        restores.complete(paths, ids)
-    if not restores.is_empty(paths) and not replace:
+        restore.complete(paths, ids)
+    if not restore.is_empty(paths) and not replace:
         msg = "the data folder is not empty: there are keys, users or certificates in it"
         raise UserError(
             msg, "restore into an empty one, or say --replace, which keeps these in data/replaced"
         )
     try:
-        repository = restores.fetch(access, paths, ids)
-        if not given.identities and restores.recipients_of(repository, at) and sys.stdin.isatty():
+        repository = restore.fetch(access, paths, ids)
+        if not given.identities and restore.recipients_of(repository, at) and sys.stdin.isatty():
             given = _read_identity("")
-        found = restores.look(
+        found = restore.look(
             repository, at, given.identities, given.keys or own, unverified=unverified
         )
         _describe(found, paths, replace=replace)
-        names = restores.accepted(found, accept, ciphered=bool(given.identities))
+        names = restore.accepted(found, accept, ciphered=bool(given.identities))
         if not _agreed(found, names, yes=yes, unverified=unverified):
             click.echo("Nothing was changed.", err=True)
             return Exit.WRONG
-        restores.stage(found, access, paths, ids, datetime.now(UTC))
+        restore.stage(found, access, paths, ids, datetime.now(UTC))
     except OSError as error:
-        raise restores.failed(error) from None
+        raise restore.failed(error) from None
     finally:
-        restores.discard(paths)
-    _next(found, restores.complete(paths, ids), paths)
+        restore.discard(paths)
+    _next(found, restore.complete(paths, ids), paths)
     return Exit.OK
 
 
@@ -424,9 +422,9 @@ def _describe(found: Found, paths: Paths, *, replace: bool) -> None:
             f"Nobody vouches for this backup: {found.unverified}. Whoever could write to the\n"
             "repository may have made all of it, also what is encrypted, also its date."
         )
-    for line in restores.contents(found):
+    for line in restore.contents(found):
         click.echo(f"  {line}")
-    here = {} if restores.is_empty(paths) else load.owned(paths)[0]
+    here = {} if restore.is_empty(paths) else load.owned(paths)[0]
     click.echo("What changes here (+ new, - gone, ~ differs):")
     most = _LINES if signed else _ALL_LINES
     for kind in review.changes(here, found.tree):
@@ -436,7 +434,7 @@ def _describe(found: Found, paths: Paths, *, replace: bool) -> None:
         if len(kind.lines) > most:
             click.echo(f"    and {len(kind.lines) - most} more")
     click.echo(f"All {len(found.files)} files were read and are whole. They go into {paths.data}.")
-    if replace and not restores.is_empty(paths):
+    if replace and not restore.is_empty(paths):
         click.echo("What is there now is moved to data/replaced. Queue and kept mail stay.")
 
 
@@ -478,7 +476,7 @@ def _next(found: Found, aside: Path | None, paths: Paths) -> None:
     click.echo("\nDone.")
     if aside:
         click.echo(f"What was there before is in data/replaced/{aside.name}.")
-    mounts = restores.mounts(found)
+    mounts = restore.mounts(found)
     steps = [
         (
             "The settings that were in force are in data/restored.env, secrets too. See them, then:"
@@ -491,7 +489,7 @@ def _next(found: Found, aside: Path | None, paths: Paths) -> None:
             "These settings name files or folders outside of data/, to be mounted again:\n     "
             + "\n     ".join(mounts)
         )
-    if not (paths.data / "backup.key").exists() and restores.uses_key_file(found):
+    if not (paths.data / "backup.key").exists() and restore.uses_key_file(found):
         steps.append("Put the key that may push to the backup into data/backup.key.")
     steps += [
         "See that the old server does not run any more: two would push to one backup.",

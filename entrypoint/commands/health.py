@@ -8,13 +8,13 @@ import click
 
 from entrypoint.common.errors import UserError
 from entrypoint.common.paths import Paths
-from entrypoint.services import health as judge
+from entrypoint.services.health import look
 
 
 @click.command("health", hidden=True)
 def health() -> None:
     """Exit status 0 if mail is served and nothing that is served is broken."""
-    found = judge.look(Paths(), time.time())
+    found = look(Paths(), time.time())
     if found.problems:
         raise UserError("\n".join(found.problems))
     click.echo("\n".join(("healthy", *(f"note: {text}" for text in found.notes))))

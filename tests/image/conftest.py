@@ -30,8 +30,7 @@ from tests.support.backups import Identity, KeyPair, Kit
 from tests.support.gitserver import GitServer
 from tests.support.machine import Machine
 from tests.support.server import HOST, ROOT, Place, Server
-from tests.world import world as the_world
-from tests.world.world import Net, World
+from tests.world.world import IMAGE, Net, World
 
 PROJECT = f"tambo-test-{os.getpid()}"
 TAMBO = 10  # the host number that the world keeps for the server whose mail is judged
@@ -165,13 +164,13 @@ def base_image() -> str:
 def world_image(net: Net, base_image: str) -> str:
     with parallel.lock("world-image"):
         World(PROJECT, net).build(base_image)
-    return the_world.IMAGE
+    return IMAGE
 
 
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest, world_image: str, net: Net) -> World:
     """The small internet, up. What a test changes in its zones it changes back."""
-    assert world_image == the_world.IMAGE, "it is built before it starts"
+    assert world_image == IMAGE, "it is built before it starts"
     request.getfixturevalue("docker_services")
     world = World(PROJECT, net)
     for address in (net.v4(TAMBO), net.v6(TAMBO)):

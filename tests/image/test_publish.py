@@ -337,8 +337,8 @@ def test_a_refused_update_is_no_success(servers: Servers, machine: Machine, upda
 
 def test_every_variable_is_one_that_acme_sh_s_hook_reads(server: Server) -> None:
     code = (
-        "import json, sys; from entrypoint.settings import acmehooks as dnsapi;"
-        "print(json.dumps({name: sorted(dnsapi.load(name).variables) for name in sys.argv[1:]}))"
+        "import json, sys; from entrypoint.settings import acmehooks;"
+        "print(json.dumps({name: sorted(acmehooks.load(name).variables) for name in sys.argv[1:]}))"
     )
     python = "/opt/tambo/bin/python"
     hooks = checked(server.container.exec(python, "-c", code, *providers.HOOKS)).json()
@@ -349,8 +349,8 @@ def test_every_variable_is_one_that_acme_sh_s_hook_reads(server: Server) -> None
 def test_the_drivers_of_the_table_are_in_the_image(server: Server) -> None:
     """route53's library is there, less what it knows of other services."""
     code = (
-        "import sys; from entrypoint.zone import lexicon as session;"
-        "print(all(session.declared(name) for name in sys.argv[1:]));"
+        "import sys; from entrypoint.zone import lexicon;"
+        "print(all(lexicon.declared(name) for name in sys.argv[1:]));"
         "import boto3; boto3.client('route53', aws_access_key_id='x', aws_secret_access_key='y')"
     )
     names = sorted({mapped.driver for mapped in providers.HOOKS.values()})

@@ -290,12 +290,12 @@ def test_nothing_is_left_of_the_log_in(server: Server) -> None:
 def test_a_killed_test_leaves_no_log_in_behind(server: Server) -> None:
     script = (
         "import os, signal, sys\n"
-        "from entrypoint.accounts import temporary as lending\n"
+        "from entrypoint.accounts import temporary\n"
         "from entrypoint.commands.context import Context\n"
         "from entrypoint.common.names import Address\n"
-        "lending.LIFE = 4.0\n"
+        "temporary.LIFE = 4.0\n"
         "context = Context.enter()\n"
-        f"with lending.login(context.settings, context.paths, context.ids, Address('{USER}')) "
+        f"with temporary.login(context.settings, context.paths, context.ids, Address('{USER}')) "
         "as login:\n"
         "    print(login.name, login.password, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 from docker import DockerClient
 from docker.errors import NotFound
-from docker.models.containers import Container as Model
+from docker.models import containers
 
 from tests.support.wait import wait_until
 
@@ -86,7 +86,7 @@ class Container:
         self.name = name
 
     @property
-    def model(self) -> Model:
+    def model(self) -> containers.Container:
         return self.client.containers.get(self.name)
 
     @property

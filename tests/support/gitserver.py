@@ -10,8 +10,7 @@ from docker import DockerClient
 
 from tests.support.container import Container, checked
 from tests.support.wait import wait_until
-from tests.world import world as the_world
-from tests.world.world import World
+from tests.world.world import IMAGE, World
 
 _HOST = 22  # its number in the world
 NAME = "git.example.net"
@@ -26,7 +25,7 @@ class GitServer(Container):
         super().__init__(client, name)
         endpoint = client.api.create_endpoint_config(ipv4_address=world.net.v4(_HOST))
         client.containers.create(
-            the_world.IMAGE,
+            IMAGE,
             ["git.sh"],
             name=name,
             network=world.network,

@@ -8,8 +8,7 @@ from docker import DockerClient
 
 from tests.support.container import Container, checked
 from tests.support.wait import wait_until
-from tests.world import world as the_world
-from tests.world.world import World
+from tests.world.world import IMAGE, World
 
 _HOST = 3  # its number in the world
 
@@ -26,7 +25,7 @@ class NameServer(Container):
             ipv4_address=self.addresses[0], ipv6_address=self.addresses[1]
         )
         client.containers.create(
-            the_world.IMAGE,
+            IMAGE,
             ["authoritative.sh"],
             name=name,
             network=world.network,

@@ -9,9 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from tools import mutants
+from tools import mutants, mutate
 from tools.mutate import Mutant
-from tools.mutate import mutants as made
 
 SOURCE = '''"""What it is."""
 from functools import lru_cache
@@ -62,15 +61,17 @@ NAMES = [
 
 
 def test_each_place_where_a_decision_is_made_is_changed_and_no_words() -> None:
-    assert [item.name for item in made(SOURCE)] == NAMES
+    assert [item.name for item in mutate.mutants(SOURCE)] == NAMES
 
 
 def test_a_name_outlives_a_change_of_the_lines_above() -> None:
-    assert [item.name for item in made("import json\n\n" + SOURCE.partition("\n")[2])] == NAMES
+    assert [
+        item.name for item in mutate.mutants("import json\n\n" + SOURCE.partition("\n")[2])
+    ] == NAMES
 
 
 def test_the_same_change_in_two_places_has_two_names() -> None:
-    names = [item.name for item in made("def f(a):\n    g(1)\n    g(1)\n")]
+    names = [item.name for item in mutate.mutants("def f(a):\n    g(1)\n    g(1)\n")]
     assert names == [
         "f: g(1) → pass",
         "f: g(1) → g(2)",
@@ -92,7 +93,7 @@ def module() -> Iterator[ModuleType]:
 
 
 def become(name: str) -> None:
-    [mutant] = [item for item in made(SOURCE) if item.name == name]
+    [mutant] = [item for item in mutate.mutants(SOURCE) if item.name == name]
     assert isinstance(mutant, Mutant)
     mutants._become(sys.modules["entrypoint_sample"], mutant.compiled(Path("sample.py")))
 

@@ -81,8 +81,8 @@ class Installation:
         """Have the socket holder restart chasquid."""
         self.docker(
             "exec", "-u", "tambo", self.name, "/opt/tambo/bin/python", "-c",
-            "from entrypoint.common import rpc as control, paths; "
-            "control.request(paths.Paths().holder_socket, 'restart')",
+            "from entrypoint.common import paths, rpc; "
+            "rpc.request(paths.Paths().holder_socket, 'restart')",
         )  # fmt: skip
 
     def compose(self, *argv: str) -> str:

@@ -123,8 +123,8 @@ def test_a_value_is_saved_by_the_script_that_it_would_be_saved_by(value: str) ->
 
 def test_every_hook_says_what_it_reads() -> None:
     code = (
-        "import json; from entrypoint.settings import acmehooks as dnsapi; "
-        "hooks = [dnsapi.load(name) for name in dnsapi.names()]; "
+        "import json; from entrypoint.settings import acmehooks; "
+        "hooks = [acmehooks.load(name) for name in acmehooks.names()]; "
         "print(json.dumps({hook.name: [hook.title, sorted(hook.variables)] for hook in hooks}))"
     )
     hooks = json.loads(inside('/opt/tambo/bin/python -c "$1"', code))

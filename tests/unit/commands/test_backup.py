@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from entrypoint.backup.git import Access, Blob, Commit, Node
-from entrypoint.commands import backup as module
+from entrypoint.commands import backup
 from entrypoint.common import age, identity, locks, signing
 from entrypoint.common.identity import Ids
 from entrypoint.common.paths import Paths
@@ -44,7 +44,7 @@ def box(
     object.__setattr__(context, "settings", settings)
     box = Box(tmp_path, Paths(tmp_path / "unused"), context.ids)
     box.paths, box.settings = context.paths, settings
-    monkeypatch.setattr(module, "Paths", lambda: context.paths)
+    monkeypatch.setattr(backup, "Paths", lambda: context.paths)
     monkeypatch.setattr(Ids, "image", classmethod(lambda _cls: context.ids))
     # It would take descriptor 3, which is the tests' runner's.
     monkeypatch.setattr(locks, "hold_instance", lambda *_: None)
@@ -351,7 +351,7 @@ def door(paths: Paths, environ: dict[str, str], **given: Any) -> Access:
     values = {"remote": None, "key": None, "host_key": None, "token_file": None, **given}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "environ", environ)
-        return module._access(paths=paths, **values)
+        return backup._access(paths=paths, **values)
 
 
 def test_the_door_is_what_is_given_then_what_is_set(paths: Paths, tmp_path: Path) -> None:

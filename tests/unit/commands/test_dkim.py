@@ -13,7 +13,7 @@ from entrypoint.common import locks
 from entrypoint.common.errors import Exit, UserError
 from entrypoint.dns.authoritative import Absent, Answer, Answers, Found, Unknown
 from entrypoint.keys.dkim import Algorithm
-from entrypoint.renewal import dkim as rotation
+from entrypoint.renewal.dkim import begin, pending_records
 from entrypoint.state import load
 from tests.unit.commands.conftest import Server
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, key_pem, put
@@ -43,7 +43,7 @@ def right(server: Server) -> Callable[[str], Answer]:
     def answer(name: str) -> Answer:
         current = load.load(server.context.paths)
         for domain in (EXAMPLE_COM, EXAMPLE_ORG):
-            for record in rotation.pending_records(current, domain):
+            for record in pending_records(current, domain):
                 if record.name == name:
                     return Found((record.value or "",))
         return Absent()
@@ -65,7 +65,7 @@ def test_it_begins_and_says_what_to_enter(server: Server) -> None:
     done = server.run("rotate-dkim", "example.com")
     assert (done.status, done.err) == (0, "")
     assert selectors(server) == (["t1e"], ["t12e"], [])
-    [record] = rotation.pending_records(load.load(server.context.paths), EXAMPLE_COM)
+    [record] = pending_records(load.load(server.context.paths), EXAMPLE_COM)
     assert done.out == (
         "example.com\n"
         "  signing   t1e\n"
@@ -112,7 +112,7 @@ def test_status_changes_nothing(server: Server, dns_says: Say) -> None:
     done = server.run("rotate-dkim", "--status", "example.com")
     assert (done.status, done.out) == (0, "example.com\n  signing   t1e\n")
     assert selectors(server) == (["t1e"], [], [])
-    rotation.begin(server.context.settings, server.context.paths, server.context.ids, EXAMPLE_COM)
+    begin(server.context.settings, server.context.paths, server.context.ids, EXAMPLE_COM)
     done = server.run("rotate-dkim", "--status", "example.com")
     assert "  pending   t12e: every name server shows its record\n" in done.out
     assert "Enter these records" not in done.out, "nothing is left to enter"
@@ -184,7 +184,7 @@ def test_a_wait_that_is_none(server: Server, seconds: str) -> None:
 def test_json(server: Server, dns_says: Say) -> None:
     dns_says(lambda _: SLOW)
     done = server.run("rotate-dkim", "example.com", "--json")
-    [record] = rotation.pending_records(load.load(server.context.paths), EXAMPLE_COM)
+    [record] = pending_records(load.load(server.context.paths), EXAMPLE_COM)
     assert json.loads(done.out) == [
         {
             "domain": "example.com",

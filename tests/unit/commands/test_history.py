@@ -14,9 +14,8 @@ import pytest
 from entrypoint.chasquid.maillog import Event, Kind
 from entrypoint.common import rpc
 from entrypoint.common.rpc import UnreachableError
-from entrypoint.history import store as eventstore
 from entrypoint.history.client import Query
-from entrypoint.history.store import Store
+from entrypoint.history.store import Store, answer
 from tests.unit.commands.conftest import Server
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
@@ -55,7 +54,7 @@ def history(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     def request(_path: Path, command: str, _timeout: float) -> Mapping[str, Any]:
         questions.append(command)
-        return eventstore.answer(folder, Query.parse(command.split(" ")[1]))
+        return answer(folder, Query.parse(command.split(" ")[1]))
 
     monkeypatch.setattr(rpc, "request", request)
     monkeypatch.setenv("COLUMNS", "80")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.commands import publish as command
 from entrypoint.dns.authoritative import Absent, Answers, Found, Unknown
 from entrypoint.dns.records import Record
 from entrypoint.state import load
@@ -66,7 +65,7 @@ def zone(server: Server, monkeypatch: pytest.MonkeyPatch) -> Zone:
     for item in required(wanted, load.load(server.context.paths), address.find(wanted)):
         if item.zone is None and item.value:
             zone.records[item.name, "PTR"] = (item.value,)
-    monkeypatch.setattr(command, "Authoritative", lambda: zone)
+    monkeypatch.setattr("entrypoint.commands.publish.Authoritative", lambda: zone)
     monkeypatch.setattr(providers, "account", lambda *_: POWERDNS)
     monkeypatch.setattr(publish, "find_zone", lambda name: ".".join(name.split(".")[-2:]))
     monkeypatch.setattr(lexicon, "opened", zone.opened)

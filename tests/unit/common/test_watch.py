@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.common import watch as watching
-from entrypoint.common.watch import Watch
+from entrypoint.common.watch import APART, SETTLE, Watch, _call
 from tests.unit.kit import forked, put
 
 LONG = 30.0  # seconds: what is told is told long before
@@ -205,9 +204,9 @@ def test_a_file_that_is_written_all_the_time_wakes_twice_a_second_at_most(
         woken.append(time.monotonic() - begun)
     end.set()
     writer.join()
-    assert woken[0] >= watching.SETTLE
+    assert woken[0] >= SETTLE
     # A fixed number of looks takes so long at least, however slow the machine is.
-    assert woken[-1] >= watching.SETTLE + 3 * watching.APART
+    assert woken[-1] >= SETTLE + 3 * APART
 
 
 def test_lost_events_are_a_change_and_what_comes_after_is_told(watch: Watch, root: Path) -> None:
@@ -227,7 +226,7 @@ def test_lost_events_are_a_change_and_what_comes_after_is_told(watch: Watch, roo
 def test_folders_are_watched_up_to_a_bound(
     watch: Watch, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "_MOST", 20)
+    monkeypatch.setattr("entrypoint.common.watch._MOST", 20)
     for number in range(500):
         (root / f"{number}.example").mkdir()
     assert watch.wait(LONG)
@@ -295,14 +294,14 @@ def test_without_watches_it_tells_of_what_it_has_and_says_why(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ENOSPC: the limit is the user's on the whole machine, so it is not used up here."""
-    real = watching._call
+    real = _call
 
     def call(name: str, *arguments: int | bytes) -> int:
         if name == "inotify_add_watch" and str(arguments[1]).endswith("example.com'"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
         return real(name, *arguments)
 
-    monkeypatch.setattr(watching, "_call", call)
+    monkeypatch.setattr("entrypoint.common.watch._call", call)
     with closing(Watch((root,))) as watch:
         assert watch.refused == (
             "inotify_add_watch: No space left on device (the host's fs.inotify.max_user_watches)"
@@ -317,7 +316,7 @@ def test_without_watches_it_tells_of_what_it_has_and_says_why(
 def test_a_signal_ends_a_wait_at_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, *, changing: bool
 ) -> None:
-    monkeypatch.setattr(watching, "SETTLE", LONG)
+    monkeypatch.setattr("entrypoint.common.watch.SETTLE", LONG)
 
     def work() -> None:
         watch = Watch((root,))

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.dns import authoritative as lookup
+from entrypoint.dns import authoritative
 from entrypoint.dns.authoritative import Absent, Answer, Authoritative, Found, Unknown
 
 NS1, NS2 = "198.51.100.1", "198.51.100.2"
@@ -354,13 +354,13 @@ def test_a_text_is_its_strings_joined(strings: list[bytes]) -> None:
         b"".join(bytes([len(part)]) + part for part in strings), 0,
         sum(len(part) + 1 for part in strings),
     )  # fmt: skip
-    found = lookup.text(rdata)
+    found = authoritative.text(rdata)
     whole = b"".join(strings)
     assert found == whole.decode("utf-8", "backslashreplace")
 
 
 def test_what_a_resolver_might_see() -> None:
     slow, found = Unknown("slow"), Found(("a",))
-    assert lookup.one({"a": slow, "b": found, "c": Absent()}) == found
-    assert lookup.one({"a": slow, "b": Absent(), "c": found}) == Absent()
-    assert lookup.one({"a": slow}) == slow
+    assert authoritative.one({"a": slow, "b": found, "c": Absent()}) == found
+    assert authoritative.one({"a": slow, "b": Absent(), "c": found}) == Absent()
+    assert authoritative.one({"a": slow}) == slow

@@ -14,9 +14,8 @@ from entrypoint.common import rpc
 from entrypoint.common.paths import Paths
 from entrypoint.common.rpc import UnreachableError
 from entrypoint.history import client
-from entrypoint.history import store as eventstore
 from entrypoint.history.client import Query, Total
-from entrypoint.history.store import NAME, Store
+from entrypoint.history.store import NAME, Store, after, answer, is_damage
 
 DAY = 86400.0
 
@@ -28,8 +27,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def history(folder: Path, **asked: object) -> list[Event]:
-    answer = eventstore.answer(folder, Query("history", **asked))  # type: ignore[arg-type]
-    found = answer["events"]
+    found = answer(folder, Query("history", **asked))["events"]  # type: ignore[arg-type]
     assert isinstance(found, list)
     return [Event.from_json(item) for item in found]
 
@@ -90,17 +88,17 @@ def test_last_logins_outlive_the_events(store: Store, tmp_path: Path) -> None:
     while store.prune(since=100.0):
         pass
     assert history(tmp_path) == []
-    assert eventstore.answer(tmp_path, Query("logins")) == {"logins": {"i@example.com": 1.0}}
+    assert answer(tmp_path, Query("logins")) == {"logins": {"i@example.com": 1.0}}
 
 
 def test_totals(store: Store, tmp_path: Path) -> None:
     store.add("s", list(enumerate(ALL, 1)))
-    assert eventstore.answer(tmp_path, Query("totals", since=2.0))["totals"] == [
+    assert answer(tmp_path, Query("totals", since=2.0))["totals"] == [
         vars(Total("example.net", 1, 1, 0)),
         vars(Total("example.com", 1, 0, 0)),
         vars(Total("x", 0, 0, 1)),
     ]
-    assert eventstore.answer(tmp_path, Query("totals", since=8.5))["totals"] == []
+    assert answer(tmp_path, Query("totals", since=8.5))["totals"] == []
 
 
 def test_what_is_sent_again_is_stored_once(store: Store, tmp_path: Path) -> None:
@@ -156,7 +154,7 @@ def test_what_is_old_goes_and_leaves_nothing(store: Store, tmp_path: Path) -> No
 def test_its_size_is_bounded_and_strangers_do_not_push_mail_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eventstore, "_MAX_NOISE", 5000)
+    monkeypatch.setattr("entrypoint.history.store._MAX_NOISE", 5000)
     noise = [
         (n, Event(Kind.AUTH, float(n), peer="192.0.2.9", login=f"{n:06d}@x", ok=False))
         for n in range(10, 26_000)
@@ -186,7 +184,7 @@ def test_damage(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
     with pytest.raises(sqlite3.DatabaseError) as caught:
         Store(tmp_path)
-    assert eventstore.is_damage(caught.value)
+    assert is_damage(caught.value)
 
 
 def test_a_store_of_a_later_version(store: Store, tmp_path: Path) -> None:
@@ -196,14 +194,14 @@ def test_a_store_of_a_later_version(store: Store, tmp_path: Path) -> None:
     db.close()
     with pytest.raises(sqlite3.DatabaseError, match="it is of version 2") as caught:
         Store(tmp_path)
-    assert eventstore.is_damage(caught.value)
+    assert is_damage(caught.value)
 
 
 def test_what_waiting_mends_is_no_damage(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     with pytest.raises(sqlite3.Error) as caught:
         Store(tmp_path)
-    assert not eventstore.is_damage(caught.value)
+    assert not is_damage(caught.value)
 
 
 def test_one_that_was_removed_is_noticed(store: Store, tmp_path: Path) -> None:
@@ -216,7 +214,7 @@ def test_one_that_was_removed_is_noticed(store: Store, tmp_path: Path) -> None:
 
 def test_readers_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.Error):
-        eventstore.answer(tmp_path, Query("history"))
+        answer(tmp_path, Query("history"))
     assert not list(tmp_path.iterdir())
 
 
@@ -240,7 +238,7 @@ def test_the_client(
         assert timeout > 8
         verb, word = command.split(" ")
         assert verb == "events"
-        return eventstore.answer(tmp_path, Query.parse(word))
+        return answer(tmp_path, Query.parse(word))
 
     monkeypatch.setattr(rpc, "request", request)
     assert client.history(paths, address="B@EXAMPLE.net", kinds={Kind.SENT}) == [ALL[4]]
@@ -287,10 +285,10 @@ def test_a_hostile_row_is_passed_over(
         db.execute("INSERT INTO logins VALUES ('i@example.com', 'x')")
     db.close()
     assert history(tmp_path) == [sent(9.0)]
-    assert [event for _, event in eventstore.after(tmp_path, 0, 0.0, list(Kind), 10)] == [sent(9.0)]
+    assert [event for _, event in after(tmp_path, 0, 0.0, list(Kind), 10)] == [sent(9.0)]
     for what in ("logins", "totals", "deliveries"):
-        json.dumps(eventstore.answer(tmp_path, Query(what)), allow_nan=False)
-    assert eventstore.answer(tmp_path, Query("logins")) == {"logins": {}}
+        json.dumps(answer(tmp_path, Query(what)), allow_nan=False)
+    assert answer(tmp_path, Query("logins")) == {"logins": {}}
     assert store.prune(1e9), "old ones go, whatever they are"
 
 
@@ -300,7 +298,7 @@ def test_hostile_rows_hide_nothing_behind_them(store: Store, tmp_path: Path) -> 
         db.executemany(f"INSERT INTO events VALUES (NULL, {', '.join('?' * 11)})", rows)  # noqa: S608
     db.close()
     store.add("s", [(1, sent(9.0))])
-    assert eventstore.after(tmp_path, 0, 0.0, list(Kind), 10) == [(31, sent(9.0))]
+    assert after(tmp_path, 0, 0.0, list(Kind), 10) == [(31, sent(9.0))]
 
 
 @pytest.mark.usefixtures("store")

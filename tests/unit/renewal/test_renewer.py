@@ -19,13 +19,13 @@ from entrypoint.common.paths import Paths
 from entrypoint.converge import apply, reconcile
 from entrypoint.converge.plan import Effect, Wanted, wanted
 from entrypoint.keys import certs
-from entrypoint.renewal import acmesh
-from entrypoint.renewal import renewer as renewal
+from entrypoint.renewal import acmesh, renewer
 from entrypoint.renewal.renewer import Renewer, Result
 from entrypoint.settings import acmehooks
 from entrypoint.settings.model import Settings
 from entrypoint.state import load
 from entrypoint.state.load import DomainState, Issue, State
+from tests.unit import kit
 from tests.unit.acmekit import (
     DAY,
     HOOKS,
@@ -40,7 +40,6 @@ from tests.unit.acmekit import (
 )
 from tests.unit.converge.test_crash import deaths
 from tests.unit.kit import EXAMPLE_COM, EXAMPLE_ORG, put, put_domain
-from tests.unit.kit import asked as plain_settings
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 WANT = Wanted(EXAMPLE_COM, ("example.com", "*.example.com"), EXAMPLE_COM)
@@ -63,7 +62,7 @@ def held(
 
 
 def reason(certificate: certs.Certificate | None, issue: Issue = NONE, now: datetime = NOW) -> str:
-    return renewal.reason(WANT, IDENTITY, certificate, issue, now)
+    return renewer.reason(WANT, IDENTITY, certificate, issue, now)
 
 
 # --- when ----------------------------------------------------------------------------------------
@@ -76,10 +75,10 @@ def test_without_the_authority_s_word_it_is_a_third_before_the_end_or_a_little_e
     moments = set()
     for _ in range(20):
         one = held(lifetime=lifetime)
-        moment = renewal.renew_at(one, NONE)
+        moment = renewer.renew_at(one, NONE)
         left = one.not_after - moment
         assert lifetime / 3 <= left <= lifetime / 3 + lifetime / 30
-        assert renewal.renew_at(one, NONE) == moment, "it does not wander"
+        assert renewer.renew_at(one, NONE) == moment, "it does not wander"
         moments.add(left)
     assert len(moments) > 15, "not all at the same time"
 
@@ -89,8 +88,8 @@ def test_with_the_authority_s_word_it_is_within_its_window(lifetime: timedelta) 
     one = held(lifetime=lifetime)
     begin, end = NOW.timestamp() + 1000, NOW.timestamp() + 5000
     issue = Issue(window=(begin, end), fingerprint=one.fingerprint)
-    assert begin <= renewal.renew_at(one, issue).timestamp() <= end
-    assert renewal.renew_at(one, replace(issue, fingerprint="of another")) != renewal.renew_at(
+    assert begin <= renewer.renew_at(one, issue).timestamp() <= end
+    assert renewer.renew_at(one, replace(issue, fingerprint="of another")) != renewer.renew_at(
         one, issue
     ), "what was said of another certificate does not count"
 
@@ -142,7 +141,7 @@ def test_changed_settings_are_a_reason_but_not_for_what_was_put_there_by_hand() 
 def test_after_a_failure_it_waits_but_never_longer_than_a_day(ahead: timedelta, why: str) -> None:
     issue = Issue(failures=3, next_try=(NOW + ahead).timestamp())
     assert reason(None, issue) == why
-    assert renewal.waits(issue, NOW) == (not why)
+    assert renewer.waits(issue, NOW) == (not why)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +162,9 @@ def test_one_that_is_gone_is_not_waited_for() -> None:
 
 
 def test_waiting_times_double_from_a_quarter_of_an_hour_to_a_day() -> None:
-    waits = [renewal.back_off(number, None) / 60 for number in range(1, 12)]
+    waits = [renewer.back_off(number, None) / 60 for number in range(1, 12)]
     assert waits == [15, 30, 60, 120, 240, 480, 960, 1440, 1440, 1440, 1440]
-    assert renewal.back_off(10**6, None) == 86400
+    assert renewer.back_off(10**6, None) == 86400
 
 
 @pytest.mark.parametrize(
@@ -174,8 +173,8 @@ def test_waiting_times_double_from_a_quarter_of_an_hour_to_a_day() -> None:
     ids=str,
 )
 def test_with_little_life_left_it_is_tried_more_often(left: timedelta, longest: timedelta) -> None:
-    assert renewal.back_off(20, left) == longest.total_seconds()
-    assert renewal.back_off(20, -left) == 900
+    assert renewer.back_off(20, left) == longest.total_seconds()
+    assert renewer.back_off(20, -left) == 900
 
 
 # --- what is asked for ---------------------------------------------------------------------------
@@ -186,7 +185,7 @@ def request(
 ) -> acmesh.Request:
     if acme_env:
         put_domain(paths, want.zone, **{"acme.env": acme_env})
-    return renewal.request(settings, load.load(paths), want, paths)
+    return renewer.request(settings, load.load(paths), want, paths)
 
 
 def test_the_common_provider_and_its_credentials(paths: Paths, hooks: Path) -> None:
@@ -257,12 +256,12 @@ def test_the_host_s_own_certificate_is_for_the_zone_above_it(paths: Paths, hooks
 
 
 def test_by_http_no_credentials_are_handed_over(paths: Paths) -> None:
-    settings = plain_settings(TLS="http")
+    settings = kit.asked(TLS="http")
     [want] = wanted(settings)
     found = request(paths, settings, "ACME_DNS=dns_cf\nCF_Token=its-own\n", want)
     assert found.webroot == str(paths.challenges)
     assert (found.hook, found.credentials) == ("", {})
-    settings = plain_settings(TLS="http", ACME_WEBROOT="/webroot")
+    settings = kit.asked(TLS="http", ACME_WEBROOT="/webroot")
     assert request(paths, settings, want=want).webroot == "/webroot"
 
 
@@ -301,7 +300,7 @@ def test_what_is_wrong_in_a_domain_s_file_is_named(
 def test_only_the_rights_that_are_needed_are_kept(
     environ: dict[str, str], kept: tuple[Capability, ...]
 ) -> None:
-    assert renewal.capabilities(plain_settings(**environ)) == kept
+    assert renewer.capabilities(kit.asked(**environ)) == kept
 
 
 # --- what is told --------------------------------------------------------------------------------
@@ -315,7 +314,7 @@ def findings(
         certificates={EXAMPLE_COM: found} if found else {},
         issues={EXAMPLE_COM: issue} if issue != NONE else {},
     )
-    return list(renewal.findings(settings, current, NOW))
+    return list(renewer.findings(settings, current, NOW))
 
 
 def ids_of(found: list[Finding]) -> list[str]:
@@ -366,7 +365,7 @@ def test_a_failure_is_told_with_its_fix_and_the_next_try(hooks: Path) -> None:
 
 
 def test_mounted_ones_are_to_be_replaced_by_their_owner() -> None:
-    settings = plain_settings(TLS="files", TLS_FILES="/x")
+    settings = kit.asked(TLS="files", TLS_FILES="/x")
     found = findings(settings, held(left=-HOUR))
     assert ids_of(found) == ["certificate-last-day", "certificate-expired"]
     assert {item.fix for item in found} == {"put a new one into the folder of TLS_FILES"}
@@ -374,7 +373,7 @@ def test_mounted_ones_are_to_be_replaced_by_their_owner() -> None:
 
 
 def test_self_signed_is_nothing_to_tell() -> None:
-    assert findings(plain_settings()) == []
+    assert findings(kit.asked()) == []
 
 
 # --- doing it ------------------------------------------------------------------------------------
@@ -398,8 +397,8 @@ class Machine:
         patch.setattr(acmesh, "renewal_window", self._renewal_window)
         patch.setattr(reconcile, "serve", self._serve)
         patch.setattr(tlsprobe, "fingerprint", self._fingerprint)
-        patch.setattr(renewal, "_SYSTEM_ROOTS", put(paths.root / "roots.pem", b"roots\n"))
-        patch.setattr(renewal, "_LOOK", 0.0)
+        patch.setattr(renewer, "_SYSTEM_ROOTS", put(paths.root / "roots.pem", b"roots\n"))
+        patch.setattr(renewer, "_LOOK", 0.0)
         paths.state.mkdir(parents=True)
         with locks.edit_lock(paths, ids):
             reconcile.reconcile(settings, paths, ids)
@@ -821,7 +820,7 @@ def test_killed_at_any_step_the_pair_is_whole_and_the_executables_run(
 def mounted(paths: Paths, ids: Ids, monkeypatch: pytest.MonkeyPatch) -> Machine:
     folder = paths.root / "mounted"
     folder.mkdir()
-    settings = plain_settings(TLS="files", TLS_FILES=str(folder), DKIM_KEYS="ed25519")
+    settings = kit.asked(TLS="files", TLS_FILES=str(folder), DKIM_KEYS="ed25519")
     return Machine(paths, ids, settings, monkeypatch)
 
 

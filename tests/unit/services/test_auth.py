@@ -22,7 +22,7 @@ from entrypoint.common import rpc
 from entrypoint.common.identity import Ids, Owner
 from entrypoint.common.paths import Paths
 from entrypoint.policy.guessing import FLOOR
-from entrypoint.services import auth as service
+from entrypoint.services import auth
 from entrypoint.services.auth import Auth
 from tests.unit.kit import put
 
@@ -46,9 +46,9 @@ class Running:
             paths.passwords, paths.auth_questions, log=lambda _source, text: self.said.append(text)
         )
         self._doors = (
-            rpc.listen(paths.auth_socket, ids, Owner.CHASQUID, service.BACKLOG),
-            rpc.listen(paths.auth_users, ids, Owner.CHASQUID, service.BACKLOG),
-            rpc.listen(paths.auth_door, ids, Owner.TAMBO, service.BACKLOG),
+            rpc.listen(paths.auth_socket, ids, Owner.CHASQUID, auth.BACKLOG),
+            rpc.listen(paths.auth_users, ids, Owner.CHASQUID, auth.BACKLOG),
+            rpc.listen(paths.auth_door, ids, Owner.TAMBO, auth.BACKLOG),
         )
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -283,14 +283,14 @@ def test_no_more_memory_than_24_units_and_no_login_waits_for_another(
         assert {item.result() for item in flood} == {b"FAIL"}
     assert answer == b"OK"
     assert seconds < 0.3, "its turn comes next, and not after 120 others"
-    assert 4 < most[0] <= service.AT_ONCE
+    assert 4 < most[0] <= auth.AT_ONCE
 
 
 def test_what_cannot_be_checked_in_time_is_told_so(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running.auth.turns.threads = 1
-    monkeypatch.setattr(service, "PATIENCE", 0.5)
+    monkeypatch.setattr(auth, "PATIENCE", 0.5)
     monkeypatch.setattr(Scrypt, "matches", lambda *_: time.sleep(0.4))
     with ThreadPoolExecutor(8) as pool:
         found = [*pool.map(lambda number: running.ask(LOGIN, f"wrong-{number}"), range(8))]
@@ -303,7 +303,7 @@ def test_no_more_wait_than_there_is_room_for(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running.auth.turns.threads = 1
-    monkeypatch.setattr(service, "MOST_OF_ONE", 3)
+    monkeypatch.setattr(auth, "MOST_OF_ONE", 3)
     monkeypatch.setattr(Scrypt, "matches", lambda *_: time.sleep(0.3))
     with ThreadPoolExecutor(20) as pool:
         found = [*pool.map(lambda number: running.ask(LOGIN, f"wrong-{number}"), range(20))]
@@ -313,7 +313,7 @@ def test_no_more_wait_than_there_is_room_for(
 def test_no_more_answers_are_held_back_than_there_is_room_for(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "MOST_LATE", 5)
+    monkeypatch.setattr(auth, "MOST_LATE", 5)
     with ThreadPoolExecutor(60) as pool:
         began = time.monotonic()
         ends = [
@@ -338,7 +338,7 @@ def test_a_thousand_connections_that_say_nothing_keep_nobody_out(running: Runnin
 def test_of_too_many_connections_the_last_is_hung_up_on(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "MOST_OPEN", 3)
+    monkeypatch.setattr(auth, "MOST_OPEN", 3)
     idle = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(3)]
     for item in idle:
         item.connect(str(running.paths.auth_socket))
@@ -408,7 +408,7 @@ def test_a_second_question_on_a_connection_is_none(running: Running) -> None:
 
 
 def test_silence_is_ended(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_IDLE", 0.2)
+    monkeypatch.setattr(auth, "_IDLE", 0.2)
     answer, seconds = timed(lambda: running.raw(VERSION, b"AUTH\t1"))
     assert answer.endswith(b"DONE\n")
     assert seconds < 2

@@ -18,7 +18,7 @@ from entrypoint.chasquid.maillog import Event, Kind
 from entrypoint.common.paths import Paths
 from entrypoint.delivery import operators
 from entrypoint.policy.decide import Envelope, LoginRules, Rules
-from entrypoint.services import gate as service
+from entrypoint.services import gate
 from entrypoint.services.exchangers import Exchangers, Host, owner_of
 from entrypoint.services.gate import Gate, Options
 from entrypoint.services.pacing import Pacing
@@ -294,7 +294,7 @@ def test_a_greeting_tells_the_operator_if_its_name_has_that_address(
 def test_who_waits_for_too_long_is_told_the_length_of_the_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_PATIENCE", 0.5)
+    monkeypatch.setattr(gate, "_PATIENCE", 0.5)
 
     async def work(world: World) -> None:
         await world.receiver(Receiver("127.0.0.2", seconds=30))
@@ -313,7 +313,7 @@ def test_who_waits_for_too_long_is_told_the_length_of_the_line(
 def test_what_a_receiver_says_last_is_passed_on_to_who_waited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_PATIENCE", 0.5)
+    monkeypatch.setattr(gate, "_PATIENCE", 0.5)
 
     async def work(world: World) -> None:
         receiver = await world.receiver(Receiver("127.0.0.2", most=0))
@@ -440,7 +440,7 @@ def test_a_throttling_reply_in_a_session_shrinks_the_window(tmp_path: Path) -> N
     ],
 )
 def test_what_asks_for_less_at_a_time(text: str, throttling: bool) -> None:
-    assert service.is_throttling(text) is throttling
+    assert gate.is_throttling(text) is throttling
 
 
 def test_a_held_receiver_gets_nothing_until_it_is_released(tmp_path: Path) -> None:
@@ -477,7 +477,7 @@ def test_what_was_learned_is_known_after_a_restart(tmp_path: Path) -> None:
 def test_receivers_that_nobody_needs_are_forgotten_but_for_what_was_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_FEW_LINES", 2)
+    monkeypatch.setattr(gate, "_FEW_LINES", 2)
 
     async def work(world: World) -> None:
         gate = world.gate

@@ -18,7 +18,7 @@ from entrypoint.common.errors import UserError
 from entrypoint.common.identity import Ids
 from entrypoint.common.names import Domain
 from entrypoint.common.paths import Paths
-from entrypoint.common.watch import Watch as Events
+from entrypoint.common.watch import Watch
 from entrypoint.converge import pending, reconcile
 from entrypoint.dns.authoritative import Absent, Found, Unknown
 from entrypoint.services import keeper
@@ -30,7 +30,7 @@ USERS = 'users { key: "i" value { denied {} } }\n'
 OTHER = 'users { key: "you" value { denied {} } }\n'
 
 
-class Watch:
+class KeeperAtWork:
     """A keeper at work on a server, what it said and what it told the holder."""
 
     def __init__(self, paths: Paths, ids: Ids, patch: pytest.MonkeyPatch, **environ: str) -> None:
@@ -82,24 +82,26 @@ class Watch:
 
 
 @pytest.fixture
-def watch(paths: Paths, ids: Ids, monkeypatch: pytest.MonkeyPatch) -> Watch:
-    return Watch(paths, ids, monkeypatch)
+def watch(paths: Paths, ids: Ids, monkeypatch: pytest.MonkeyPatch) -> KeeperAtWork:
+    return KeeperAtWork(paths, ids, monkeypatch)
 
 
-def test_nothing_new_is_nothing_said(watch: Watch) -> None:
+def test_nothing_new_is_nothing_said(watch: KeeperAtWork) -> None:
     assert watch.look() == watch.look() == []
     assert watch.told == []
     assert watch.problems == []
     assert watch.paths.problems.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_round_without_news_is_cheap(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_without_news_is_cheap(
+    watch: KeeperAtWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch.look()
     monkeypatch.setattr(reconcile, "reconcile", lambda *_: pytest.fail("it reads everything"))
     watch.look()
 
 
-def test_what_a_killed_verb_did_not_tell_is_told(watch: Watch, ids: Ids) -> None:
+def test_what_a_killed_verb_did_not_tell_is_told(watch: KeeperAtWork, ids: Ids) -> None:
     """The files are as they should be: there is nothing to see but what it left."""
     watch.look()
     put_domain(watch.paths, EXAMPLE_COM, users=USERS)
@@ -119,7 +121,7 @@ def test_what_a_killed_verb_did_not_tell_is_told(watch: Watch, ids: Ids) -> None
     assert watch.told == ["reload"]
 
 
-def test_an_edit_by_hand_is_served(watch: Watch) -> None:
+def test_an_edit_by_hand_is_served(watch: KeeperAtWork) -> None:
     watch.look()
     put_domain(watch.paths, EXAMPLE_COM, users=USERS)
     said = watch.look()
@@ -132,7 +134,7 @@ def test_an_edit_by_hand_is_served(watch: Watch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["content", "same size", "rights", "removed", "renamed over"])
-def test_every_kind_of_edit_is_seen(watch: Watch, kind: str) -> None:
+def test_every_kind_of_edit_is_seen(watch: KeeperAtWork, kind: str) -> None:
     put_domain(watch.paths, EXAMPLE_COM, aliases="a: one\n")
     watch.look()
     path = watch.paths.domain(EXAMPLE_COM) / "aliases"
@@ -157,7 +159,7 @@ def test_every_kind_of_edit_is_seen(watch: Watch, kind: str) -> None:
         assert watch.told[-1] == "reload"
 
 
-def test_a_new_domains_key_needs_a_restart(watch: Watch) -> None:
+def test_a_new_domains_key_needs_a_restart(watch: KeeperAtWork) -> None:
     watch.look()
     path = watch.paths.domain(EXAMPLE_COM) / "dkim:t1e.pem"
     pem = path.read_bytes()
@@ -166,7 +168,7 @@ def test_a_new_domains_key_needs_a_restart(watch: Watch) -> None:
     assert watch.told == ["restart"]
 
 
-def test_a_finding_is_said_once_and_its_mending_too(watch: Watch) -> None:
+def test_a_finding_is_said_once_and_its_mending_too(watch: KeeperAtWork) -> None:
     put_domain(watch.paths, EXAMPLE_COM, users=USERS)
     watch.look()
     put_domain(watch.paths, EXAMPLE_COM, users="users {\n")
@@ -187,14 +189,14 @@ def test_a_finding_is_said_once_and_its_mending_too(watch: Watch) -> None:
     assert watch.look() == []
 
 
-def test_a_warning_is_said_but_no_reason_to_be_unhealthy(watch: Watch) -> None:
+def test_a_warning_is_said_but_no_reason_to_be_unhealthy(watch: KeeperAtWork) -> None:
     put_domain(watch.paths, EXAMPLE_ORG, users=USERS)
     [said] = watch.look()
     assert said.startswith("warn: data/domains/example.org exists, but")
     assert watch.problems == []
 
 
-def test_an_alias_loop_is_told_and_serves_as_it_is_written(watch: Watch) -> None:
+def test_an_alias_loop_is_told_and_serves_as_it_is_written(watch: KeeperAtWork) -> None:
     """As chasquid has it: 451 for that name, and everything else in the file in service."""
     watch.look()
     put_domain(watch.paths, EXAMPLE_COM, aliases="a: b\n\nb: a\ngood: me@example.net\n")
@@ -211,7 +213,7 @@ def test_an_alias_loop_is_told_and_serves_as_it_is_written(watch: Watch) -> None
     assert watch.problems == []
 
 
-def test_findings_survive_a_restart_of_the_keeper(watch: Watch, ids: Ids) -> None:
+def test_findings_survive_a_restart_of_the_keeper(watch: KeeperAtWork, ids: Ids) -> None:
     put_domain(watch.paths, EXAMPLE_COM, users="x")
     watch.look()
     again = Keeper(watch.keeper.settings, watch.paths, ids)
@@ -222,7 +224,7 @@ def test_findings_survive_a_restart_of_the_keeper(watch: Watch, ids: Ids) -> Non
 
 
 def test_an_edit_during_the_work_is_seen_the_next_time(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch
+    watch: KeeperAtWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch.look()
     real = reconcile.reconcile
@@ -240,7 +242,9 @@ def test_an_edit_during_the_work_is_seen_the_next_time(
     assert "late" in (watch.paths.chasquid / "domains/example.com/aliases").read_text()
 
 
-def test_work_that_failed_is_tried_again(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_that_failed_is_tried_again(
+    watch: KeeperAtWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch.look()
     real = reconcile.reconcile
 
@@ -258,7 +262,7 @@ def test_work_that_failed_is_tried_again(watch: Watch, monkeypatch: pytest.Monke
 
 
 def test_a_busy_volume_is_left_to_who_has_it(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch, ids: Ids
+    watch: KeeperAtWork, monkeypatch: pytest.MonkeyPatch, ids: Ids
 ) -> None:
     watch.look()
     put_domain(watch.paths, EXAMPLE_COM, aliases="a: i\n")
@@ -274,7 +278,7 @@ Answer = Found[Domain] | Absent | Unknown
 def test_exchangers_are_looked_up_now_and_then(
     paths: Paths, ids: Ids, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = Watch(paths, ids, monkeypatch, MAIL_RECEIVE="none")
+    watch = KeeperAtWork(paths, ids, monkeypatch, MAIL_RECEIVE="none")
     answers: list[Answer] = [
         Found((Domain("mx1.example.net"),)), Found((Domain("mx2.example.net"),)),
         Unknown("no answer"), Found((Domain("smtp.example.com"),)),
@@ -322,7 +326,7 @@ def test_the_signature_of_a_volume(paths: Paths) -> None:
     assert keeper.signature(paths) == one
 
 
-def test_a_look_at_files_asks_no_service_and_counts_no_silence(watch: Watch) -> None:
+def test_a_look_at_files_asks_no_service_and_counts_no_silence(watch: KeeperAtWork) -> None:
     """Edits come close together: two looks without an answer are then no two seconds."""
     watch.look()
     watch.alarms = watch.auth = None
@@ -334,7 +338,7 @@ def test_a_look_at_files_asks_no_service_and_counts_no_silence(watch: Watch) -> 
     assert watch.problems == []
 
 
-def test_a_look_at_files_keeps_what_the_services_said(watch: Watch) -> None:
+def test_a_look_at_files_keeps_what_the_services_said(watch: KeeperAtWork) -> None:
     watch.alarms = ["i@example.com is paused: 30 of 40 recipients failed."]
     watch.look()
     put_domain(watch.paths, EXAMPLE_COM, users=USERS)
@@ -349,7 +353,7 @@ class Looks:
     def __init__(self, paths: Paths) -> None:
         self.all = self.files = 0
         self._stop = threading.Event()
-        self.events = Events((paths.domains, paths.certs))
+        self.events = Watch((paths.domains, paths.certs))
         self._thread = threading.Thread(
             target=keeper._look, args=(self, self.events, self._stop), daemon=True
         )
@@ -470,7 +474,7 @@ def test_the_program_drops_root_first_and_ends_when_told(
     assert {2, 15} <= set(handlers)
 
 
-def test_an_alarm_of_the_policy_service_is_said_once_and_is_unhealthy(watch: Watch) -> None:
+def test_an_alarm_of_the_policy_service_is_said_once_and_is_unhealthy(watch: KeeperAtWork) -> None:
     watch.look()
     watch.alarms = ["i@example.com is paused: 30 of 40 recipients failed."]
     [said] = watch.look()
@@ -482,7 +486,7 @@ def test_an_alarm_of_the_policy_service_is_said_once_and_is_unhealthy(watch: Wat
     assert watch.problems == []
 
 
-def test_a_note_of_the_policy_service_is_a_warning(watch: Watch) -> None:
+def test_a_note_of_the_policy_service_is_a_warning(watch: KeeperAtWork) -> None:
     watch.notes = ["i@example.com sends messages without Message-ID."]
     assert watch.look() == ["warn: i@example.com sends messages without Message-ID."]
     assert watch.look() == []
@@ -491,7 +495,7 @@ def test_a_note_of_the_policy_service_is_a_warning(watch: Watch) -> None:
 
 @pytest.mark.parametrize("answer", [None, {"logins": None}])
 def test_an_auth_service_that_cannot_work_is_an_alarm(
-    watch: Watch, answer: dict[str, object] | None
+    watch: KeeperAtWork, answer: dict[str, object] | None
 ) -> None:
     watch.auth = answer
     said = [*watch.look(), *watch.look()]
@@ -506,7 +510,7 @@ def test_an_auth_service_that_cannot_work_is_an_alarm(
     assert watch.problems == []
 
 
-def test_one_silent_service_does_not_hide_the_other(watch: Watch) -> None:
+def test_one_silent_service_does_not_hide_the_other(watch: KeeperAtWork) -> None:
     watch.alarms = watch.auth = None
     said = [*watch.look(), *watch.look()]
     assert sorted(text.split(" does not")[0] for text in said) == [
@@ -514,7 +518,7 @@ def test_one_silent_service_does_not_hide_the_other(watch: Watch) -> None:
     ]  # fmt: skip
 
 
-def test_a_silent_policy_service_is_an_alarm_unless_it_just_starts(watch: Watch) -> None:
+def test_a_silent_policy_service_is_an_alarm_unless_it_just_starts(watch: KeeperAtWork) -> None:
     watch.alarms = None
     assert watch.look() == []
     [said] = watch.look()

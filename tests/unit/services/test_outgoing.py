@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from entrypoint.common import seccomp
-from entrypoint.services import outgoing as service
-from entrypoint.services.outgoing import Outgoing
+from entrypoint.services import outgoing
+from entrypoint.services.outgoing import _AWAY, _MOST_CHECKED, Outgoing
+from tests.unit.services import test_gate
 from tests.unit.services.test_gate import GREETING, Receiver, World
-from tests.unit.services.test_gate import run as run_gate
 
 pytestmark = pytest.mark.loopback
 
@@ -51,16 +51,16 @@ def sockaddr(address: str, port: int) -> bytes:
     ],
 )
 def test_only_port_25_is_a_destination(name: bytes, found: str | None) -> None:
-    assert service.destination(name) == found
+    assert outgoing.destination(name) == found
 
 
 @pytest.mark.parametrize("address", ["198.51.100.7", "2001:db8::7"])
 def test_what_is_led_keeps_its_family_and_length(address: str) -> None:
     name = sockaddr(address, 25)
-    led = service.led(name, 4711)
+    led = outgoing.led(name, 4711)
     assert (led[:2], len(led)) == (name[:2], len(name))
     assert struct.unpack("!H", led[2:4]) == (4711,)
-    assert service.destination(service.led(name, 25)) == "127.0.0.1"
+    assert outgoing.destination(outgoing.led(name, 25)) == "127.0.0.1"
 
 
 class Calls:
@@ -116,7 +116,7 @@ def run(folder: Path, work: Work, *, ipv6: bool = True) -> list[str]:
             await asyncio.gather(task, return_exceptions=True)
             await asyncio.sleep(0.05)  # its connection is closed by then
 
-    run_gate(folder, inner)
+    test_gate.run(folder, inner)
     return lines
 
 
@@ -178,7 +178,7 @@ def test_without_a_gate_calls_wait_for_two_seconds_and_go_on(tmp_path: Path) -> 
         found = await calls.connect("127.0.0.9", "127.0.0.8")
         # Nobody listens on port 25 there: what matters is that the kernel was asked.
         assert {item["error"] for item in found} == {"ECONNREFUSED"}
-        assert time.monotonic() - begun >= service._AWAY
+        assert time.monotonic() - begun >= _AWAY
         assert outgoing.status()["unpaced"] == 2
         await asyncio.sleep(0.3)
 
@@ -188,7 +188,7 @@ def test_without_a_gate_calls_wait_for_two_seconds_and_go_on(tmp_path: Path) -> 
 def test_a_gate_that_is_stopped_counts_as_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_SILENCE", 0.6)
+    monkeypatch.setattr(outgoing, "_SILENCE", 0.6)
 
     async def work(_: World, outgoing: Outgoing, calls: Calls) -> None:
         mute = socket.socket(socket.AF_UNIX)
@@ -221,7 +221,7 @@ def test_forty_calls_at_once_to_an_address_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So many wait for its first connection as may, the others are led at once."""
-    monkeypatch.setattr(service, "_CHECK", 1.0)
+    monkeypatch.setattr(outgoing, "_CHECK", 1.0)
 
     async def work(world: World, outgoing: Outgoing, calls: Calls) -> None:
         # Its queue of one is full, so that nobody's connection is taken.
@@ -243,7 +243,7 @@ def test_forty_calls_at_once_to_an_address_that_does_not_answer(
             ):
                 most = max(most, outgoing.status()["waiting"])
                 await asyncio.sleep(0.01)
-        assert 0 < most <= service._MOST_CHECKED
+        assert 0 < most <= _MOST_CHECKED
         deaf.close()
         for filler in fillers:
             filler.close()

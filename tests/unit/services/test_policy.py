@@ -25,7 +25,7 @@ from entrypoint.policy.abuse import FAILURES
 from entrypoint.policy.decide import Envelope, LoginRules, Rules
 from entrypoint.policy.queueroom import Demand
 from entrypoint.policy.routes import Route
-from entrypoint.services import policy as service
+from entrypoint.services import policy
 from entrypoint.services.policy import Policy
 from tests.support.wait import wait_until
 from tests.unit.kit import put
@@ -316,7 +316,7 @@ def test_a_paused_login_that_is_removed_is_no_alarm_any_more(mine: Service) -> N
 
 def test_the_notice_says_what_to_do(mine: Service) -> None:
     mine.policy.pause(LOGIN, "a reason", "tambo")
-    mail = service.notice("smtp.example.com", LOGIN, mine.policy.pauses[LOGIN])
+    mail = policy.notice("smtp.example.com", LOGIN, mine.policy.pauses[LOGIN])
     assert mail["To"] == "postmaster@smtp.example.com"
     text = mail.get_content()
     assert "a reason" in text
@@ -337,8 +337,8 @@ def test_a_full_disk_is_told_once_and_its_end_too(
     mine: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = decide.Room(0, 10**6, None)
-    monkeypatch.setattr(service, "look_around", lambda _path: room)
-    monkeypatch.setattr(service, "_LOOK", -1.0)
+    monkeypatch.setattr(policy, "look_around", lambda _path: room)
+    monkeypatch.setattr(policy, "_LOOK", -1.0)
     for _ in range(2):
         assert mine.send()[:9] == "451 4.3.1"
         assert mine.send(login="", sender="x@outside.example")[:9] == "451 4.3.1"
@@ -350,13 +350,13 @@ def test_a_full_disk_is_told_once_and_its_end_too(
 
 
 def test_cached_memory_is_as_good_as_free(tmp_path: Path) -> None:
-    assert service.memory_left(tmp_path) is None
+    assert policy.memory_left(tmp_path) is None
     put(tmp_path / "memory.max", "1000\n")
     put(tmp_path / "memory.current", "900\n")
     put(tmp_path / "memory.stat", "anon 500\ninactive_file 300\nactive_file 50\n")
-    assert service.memory_left(tmp_path) == 450
+    assert policy.memory_left(tmp_path) == 450
     put(tmp_path / "memory.max", "max\n")
-    assert service.memory_left(tmp_path) is None
+    assert policy.memory_left(tmp_path) is None
 
 
 def test_memory_of_the_older_kind_of_control_group(tmp_path: Path) -> None:
@@ -364,13 +364,13 @@ def test_memory_of_the_older_kind_of_control_group(tmp_path: Path) -> None:
     put(folder / "memory.limit_in_bytes", "1000\n")
     put(folder / "memory.usage_in_bytes", "900\n")
     put(folder / "memory.stat", "total_inactive_file 300\ntotal_active_file 50\n")
-    assert service.memory_left(tmp_path) == 450
+    assert policy.memory_left(tmp_path) == 450
     put(folder / "memory.limit_in_bytes", "9223372036854771712\n")
-    assert service.memory_left(tmp_path) is None
+    assert policy.memory_left(tmp_path) is None
 
 
 def test_this_machine_is_looked_at(tmp_path: Path) -> None:
-    room = service.look_around(tmp_path)
+    room = policy.look_around(tmp_path)
     assert room.disk > 0
     assert room.inodes > 0
 
@@ -596,8 +596,8 @@ class Running:
     def __init__(self, mine: Service, ids: Ids) -> None:
         self.socket = mine.paths.policy_socket
         self._doors = (
-            rpc.listen(mine.paths.policy_socket, ids, Owner.CHASQUID, service.BACKLOG),
-            rpc.listen(mine.paths.policy_door, ids, Owner.TAMBO, service.BACKLOG),
+            rpc.listen(mine.paths.policy_socket, ids, Owner.CHASQUID, policy.BACKLOG),
+            rpc.listen(mine.paths.policy_door, ids, Owner.TAMBO, policy.BACKLOG),
         )
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -614,7 +614,7 @@ class Running:
             self._stop = asyncio.Event()
             servers = (
                 await asyncio.start_unix_server(
-                    self._policy._hook, sock=hooks, backlog=service.BACKLOG
+                    self._policy._hook, sock=hooks, backlog=policy.BACKLOG
                 ),
                 await asyncio.start_unix_server(self._policy._verb, sock=verbs),
             )
@@ -665,14 +665,14 @@ def test_a_question_in_any_pieces(running: Running) -> None:
 def test_more_hooks_than_there_may_be_processes_are_refused_at_once(running: Running) -> None:
     whole = preamble(**{"login": LOGIN, "from": LOGIN}) + MESSAGE
     with ExitStack() as waiting:
-        for _ in range(service._MOST):
+        for _ in range(policy._MOST):
             connection = waiting.enter_context(socket.socket(socket.AF_UNIX))
             connection.connect(str(running.socket))
             connection.sendall(b"tambo 1\n")
         with socket.socket(socket.AF_UNIX) as one_more:
             one_more.connect(str(running.socket))
             one_more.settimeout(10)
-            assert one_more.recv(1000) == f"{service._BUSY}\n".encode()
+            assert one_more.recv(1000) == f"{policy._BUSY}\n".encode()
     wait_until(lambda: ask(running.socket, whole)[:3] == b"250", "there is room again")
 
 

@@ -23,10 +23,9 @@ import pytest
 from entrypoint.chasquid.maillog import Event, Kind
 from entrypoint.common import rpc
 from entrypoint.common.identity import Ids, Owner
-from entrypoint.history import store as eventstore
 from entrypoint.history.buffer import Outbox
 from entrypoint.history.client import Query
-from entrypoint.history.store import NAME, Store
+from entrypoint.history.store import NAME, Store, answer
 from entrypoint.services import recorder
 from entrypoint.services.recorder import Recorder
 from tests.unit.kit import until
@@ -58,7 +57,7 @@ def event(number: int) -> Event:
 
 def stored(folder: Path) -> list[int]:
     query = Query("history", limit=10_000)
-    found = eventstore.answer(folder, query)["events"]
+    found = answer(folder, query)["events"]
     assert isinstance(found, list)
     return [int(item["id"]) for item in found]
 

@@ -17,8 +17,7 @@ from entrypoint.dns.policies import Spf
 from entrypoint.dns.records import Record, RecordType, Role
 from entrypoint.keys.dkim import Algorithm
 from entrypoint.state.load import DomainState, State
-from entrypoint.zone import judge as verify
-from entrypoint.zone.judge import Status, Verdict, judge
+from entrypoint.zone.judge import Status, Verdict, check, judge
 from entrypoint.zone.required import Addresses, required
 from tests.unit.kit import EXAMPLE_COM, asked, loaded_key
 
@@ -66,13 +65,13 @@ def test_every_role_is_among_the_records() -> None:
 
 
 def test_a_right_zone_is_right() -> None:
-    for item in verify.check(RECORDS, BOTH, by_servers(right, right)):
+    for item in check(RECORDS, BOTH, by_servers(right, right)):
         assert item.status is Status.OK, item
         assert not item.note
 
 
 def test_an_empty_zone_lacks_everything() -> None:
-    for item in verify.check(RECORDS, BOTH, by_servers(says(Absent()))):
+    for item in check(RECORDS, BOTH, by_servers(says(Absent()))):
         assert item.status is Status.MISSING
         assert item.record.value
         assert item.record.value in item.fix
@@ -99,7 +98,7 @@ def test_whatever_cannot_be_asked_makes_nothing_wrong(silent: set[tuple[str, str
     def server(name: str, kind: str) -> Answer:
         return SLOW if (name, kind) in silent else right(name, kind)
 
-    for item in verify.check(RECORDS, BOTH, by_servers(server)):
+    for item in check(RECORDS, BOTH, by_servers(server)):
         assert item.status in (Status.OK, Status.UNKNOWN)
         if (item.record.name, item.record.type.value) in silent:
             assert item.status is Status.UNKNOWN
@@ -157,7 +156,7 @@ def test_the_same_thing_is_asked_once() -> None:
             seen[name, kind] += 1
         return right(name, kind)
 
-    found = verify.check(RECORDS, BOTH, by_servers(server))
+    found = check(RECORDS, BOTH, by_servers(server))
     assert [item.record for item in found] == list(RECORDS)
     # Two threads may come to ask at the same moment, not again later.
     assert max(seen.values()) <= 4
@@ -239,7 +238,7 @@ def test_spf_is_evaluated_as_each_server_has_it() -> None:
 def test_what_depends_on_an_unknown_address_is_unknown(addresses: Addresses, version: str) -> None:
     records = required(SETTINGS, STATE, addresses)
     # The rest of the zone is right, with the address that it will be found to have.
-    found = verify.check(records, addresses, by_servers(right))
+    found = check(records, addresses, by_servers(right))
     for item in found:
         address = item.record.value is None or item.record.name.startswith("(")
         if address or item.record.role is Role.SPF:
@@ -255,7 +254,7 @@ def test_a_family_that_is_not_used_does_not_matter() -> None:
     def server(name: str, kind: str) -> Answer:
         return Absent() if kind == "AAAA" else right(name, kind)
 
-    found = verify.check(required(SETTINGS, STATE, alone), alone, by_servers(server))
+    found = check(required(SETTINGS, STATE, alone), alone, by_servers(server))
     assert {item.status for item in found} == {Status.OK}
 
 
@@ -373,7 +372,7 @@ def test_what_our_record_refers_to_is_to_be_mended_not_the_record() -> None:
 
     fixes = {
         item.record.name: item.fix
-        for item in verify.check(RECORDS, BOTH, by_servers(server))
+        for item in check(RECORDS, BOTH, by_servers(server))
         if item.record.role is Role.SPF
     }
     leave = "leave it as it is, and mend what it refers to: the "
@@ -385,7 +384,7 @@ def test_what_our_record_refers_to_is_to_be_mended_not_the_record() -> None:
 
 
 def test_a_pointer_has_no_zone_to_be_entered_in() -> None:
-    for item in verify.check(RECORDS, BOTH, by_servers(says(Found(("host.example.",))))):
+    for item in check(RECORDS, BOTH, by_servers(says(Found(("host.example.",))))):
         assert ("None" in item.fix) is False
         if item.record.type is RecordType.PTR:
             assert item.fix == ("set the reverse DNS to smtp.example.com. at the server's provider")

@@ -14,7 +14,7 @@ from entrypoint.dns.records import Record, RecordType
 from entrypoint.settings import environment
 from entrypoint.settings.model import Settings
 from entrypoint.state.load import DomainState, State
-from entrypoint.zone import lexicon as session
+from entrypoint.zone import lexicon
 from entrypoint.zone.providers import (
     HOOKS,
     KEY_FILE,
@@ -65,7 +65,7 @@ def refused(settings: Settings, state: State | None = None) -> NoAccount:
 @pytest.mark.parametrize(("hook", "mapped"), HOOKS.items())
 def test_every_option_is_one_that_dns_lexicon_declares(hook: str, mapped: Mapped) -> None:
     assert hook.startswith("dns_")
-    declared = session.declared(mapped.driver) | {KEY_FILE, PORT}
+    declared = lexicon.declared(mapped.driver) | {KEY_FILE, PORT}
     assert mapped.options.keys() <= declared
     assert mapped.optional <= mapped.options.keys()
     found = mapped.read({name: f"value-{name}" for name in mapped.variables})
