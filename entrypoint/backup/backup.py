@@ -60,33 +60,40 @@ def findings(settings: Settings, paths: Paths, now: datetime) -> tuple[Finding, 
         return ()
     found = [
         Finding(
-            "backup-left-out", Level.WARN,
-            f"data/{item.name} is not in the backup: {item.reason}.",
-            "put a plain file with a plain name there, or keep it elsewhere", item.name,
+            id="backup-left-out",
+            level=Level.WARN,
+            message=f"data/{item.name} is not in the backup: {item.reason}.",
+            fix="put a plain file with a plain name there, or keep it elsewhere",
+            subject=item.name,
         )
         for item in memory.left_out
         if not item.broken  # else State has a finding of its own
-    ]  # fmt: skip
+    ]
     if memory.trouble:
         trouble = memory.trouble
         long = now.timestamp() - trouble.since >= _DAY
         since = datetime.fromtimestamp(trouble.since, UTC)
         found.append(
             Finding(
-                f"backup-{trouble.id}", Level.FAIL if long else Level.WARN,
-                f"The backup has failed since {since:%Y-%m-%d %H:%M} UTC: {trouble.message}. "
+                id=f"backup-{trouble.id}",
+                level=Level.FAIL if long else Level.WARN,
+                message=f"The backup has failed since {since:%Y-%m-%d %H:%M} UTC: "
+                f"{trouble.message}. "
                 "Nothing is lost: it is tried again.",
-                trouble.fix, "backup",
+                fix=trouble.fix,
+                subject="backup",
             )
-        )  # fmt: skip
+        )
     if memory.checked and memory.checked.wrong:
         found.append(
             Finding(
-                "backup-check", Level.FAIL,
-                f"The backup was checked: {memory.checked.wrong}.",
-                "docker exec mail backup, then: docker exec mail backup --check", "backup",
+                id="backup-check",
+                level=Level.FAIL,
+                message=f"The backup was checked: {memory.checked.wrong}.",
+                fix="docker exec mail backup, then: docker exec mail backup --check",
+                subject="backup",
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 

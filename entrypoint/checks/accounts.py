@@ -67,10 +67,14 @@ def loops(settings: Settings, current: State) -> Iterator[Finding]:
             chain = " → ".join(way)
             wrong = "goes round in a loop" if way[-1] in way[:-1] else f"takes over {LIMIT} steps"
             yield Finding(
-                "alias-loop", Level.FAIL, f"{where}mail to {name}@{domain} {wrong}: {chain}.",
-                f"end the loop in {path}; a name that is its own target is one too",
-                f"{name}@{domain}", chain, _WHY_LOOP,
-            )  # fmt: skip
+                id="alias-loop",
+                level=Level.FAIL,
+                message=f"{where}mail to {name}@{domain} {wrong}: {chain}.",
+                fix=f"end the loop in {path}; a name that is its own target is one too",
+                subject=f"{name}@{domain}",
+                seen=chain,
+                why=_WHY_LOOP,
+            )
 
 
 def _aliases(context: CheckContext, resolver: Book) -> Iterator[Finding]:
@@ -90,10 +94,14 @@ def _alias(resolver: Book, domain: Domain, name: str) -> Iterator[Finding]:
     lost = sorted({way[-1] for way in resolver.nowhere(address)})
     for target in lost:
         yield Finding(
-            "alias-nowhere", Level.WARN, f"Mail to {shown} leads to {target}, which is nobody.",
-            f"correct the line in {path}, or add the user:\ndocker exec mail add-user {target}",
-            f"{shown} {target}", "no such user or alias", _WHY_NOWHERE,
-        )  # fmt: skip
+            id="alias-nowhere",
+            level=Level.WARN,
+            message=f"Mail to {shown} leads to {target}, which is nobody.",
+            fix=f"correct the line in {path}, or add the user:\ndocker exec mail add-user {target}",
+            subject=f"{shown} {target}",
+            seen="no such user or alias",
+            why=_WHY_NOWHERE,
+        )
 
 
 def _roles(resolver: Book, domain: Domain) -> Iterator[Finding]:
@@ -103,20 +111,28 @@ def _roles(resolver: Book, domain: Domain) -> Iterator[Finding]:
         address = f"{name}@{domain}"
         if not resolver.exists(address):
             yield Finding(
-                "role-missing", Level.FAIL, f"{address} does not exist.",
-                f"add a line to data/domains/{domain}/aliases:\n{name}: you@example.net", address,
-                "no such user or alias", _WHY_ROLE,
-            )  # fmt: skip
+                id="role-missing",
+                level=Level.FAIL,
+                message=f"{address} does not exist.",
+                fix=f"add a line to data/domains/{domain}/aliases:\n{name}: you@example.net",
+                subject=address,
+                seen="no such user or alias",
+                why=_WHY_ROLE,
+            )
         elif not resolver.next(address) and not _leaves(resolver, domain, name):
             kept.append(name)
     if kept:
         lines = "\n".join(f"{name}: you@example.net" for name in kept)
         yield Finding(
-            "role-kept", Level.INFO, f"Mail to {' and '.join(kept)}@{domain} is kept here, unread.",
-            "have it forwarded, by FORWARD_TO in .env or by lines of "
+            id="role-kept",
+            level=Level.INFO,
+            message=f"Mail to {' and '.join(kept)}@{domain} is kept here, unread.",
+            fix="have it forwarded, by FORWARD_TO in .env or by lines of "
             f"data/domains/{domain}/aliases:\n{lines}",
-            str(domain), f"in data/mail/{domain}", _WHY_ROLE,
-        )  # fmt: skip
+            subject=str(domain),
+            seen=f"in data/mail/{domain}",
+            why=_WHY_ROLE,
+        )
 
 
 def _leaves(resolver: Book, domain: Domain, name: str) -> bool:
@@ -143,17 +159,23 @@ def _users(context: CheckContext) -> Iterator[Finding]:
             f"docker exec -it mail set-password {_words(login)} --prompt" for login in old
         )
         yield Finding(
-            "password-old", Level.WARN,
-            f"The password of {', '.join(old)} is stored as it was before, or in clear.",
-            f"set it again; it may be the same:\n{verbs}", " ".join(old),
-            "more than 4 MiB a check, or in clear", _WHY_AGAIN,
-        )  # fmt: skip
+            id="password-old",
+            level=Level.WARN,
+            message=f"The password of {', '.join(old)} is stored as it was before, or in clear.",
+            fix=f"set it again; it may be the same:\n{verbs}",
+            subject=" ".join(old),
+            seen="more than 4 MiB a check, or in clear",
+            why=_WHY_AGAIN,
+        )
     if not senders:
         yield Finding(
-            "no-users", Level.INFO, "Nobody may log in and send yet.",
-            f"add somebody:\ndocker exec mail add-user i@{settings.domains[0]}",
-            seen="no users", why="Mail programs need a user to send.",
-        )  # fmt: skip
+            id="no-users",
+            level=Level.INFO,
+            message="Nobody may log in and send yet.",
+            fix=f"add somebody:\ndocker exec mail add-user i@{settings.domains[0]}",
+            seen="no users",
+            why="Mail programs need a user to send.",
+        )
 
 
 def _words(login: str) -> str:

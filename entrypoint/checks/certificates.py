@@ -46,9 +46,13 @@ def _trusted(context: CheckContext) -> Iterator[Finding]:
             "or, if port 80 reaches this server:\nTLS=http"
         )
     yield Finding(
-        "self-signed", Level.WARN, "The certificate in use is self-signed.", fix,
-        seen=f"TLS={settings.tls_mode}", why=_WHY_TRUST,
-    )  # fmt: skip
+        id="self-signed",
+        level=Level.WARN,
+        message="The certificate in use is self-signed.",
+        fix=fix,
+        seen=f"TLS={settings.tls_mode}",
+        why=_WHY_TRUST,
+    )
 
 
 def _served(context: CheckContext) -> Iterator[Finding]:
@@ -68,13 +72,21 @@ def _served(context: CheckContext) -> Iterator[Finding]:
         subject = f"{name} port {port}"
         if answer is False:
             yield Finding(
-                "certificate-not-served", Level.FAIL,
-                f"Port {port} serves another certificate for {name} than the one in place.",
-                "docker compose restart", subject, "another one", _WHY,
-            )  # fmt: skip
+                id="certificate-not-served",
+                level=Level.FAIL,
+                message=f"Port {port} serves another certificate for {name} than the one in place.",
+                fix="docker compose restart",
+                subject=subject,
+                seen="another one",
+                why=_WHY,
+            )
         elif answer is not True:
             yield Finding(
-                "certificate-unknown", Level.UNKNOWN,
-                f"What port {port} serves for {name} could not be seen.",
-                "see what the theme host says", subject, answer or "no answer in time", _WHY,
-            )  # fmt: skip
+                id="certificate-unknown",
+                level=Level.UNKNOWN,
+                message=f"What port {port} serves for {name} could not be seen.",
+                fix="see what the theme host says",
+                subject=subject,
+                seen=answer or "no answer in time",
+                why=_WHY,
+            )

@@ -25,10 +25,13 @@ def check(context: CheckContext) -> list[Finding]:
     if not kept:
         return [
             Finding(
-                "reports-elsewhere", Level.INFO, "DMARC reports do not come to this server.",
-                seen="no report address is kept here", why=_WHY,
+                id="reports-elsewhere",
+                level=Level.INFO,
+                message="DMARC reports do not come to this server.",
+                seen="no report address is kept here",
+                why=_WHY,
             )
-        ]  # fmt: skip
+        ]
     command = " ".join(("reports", *kept, *context.settings.domains))
     try:
         answer = context.machine.holder(command)
@@ -37,10 +40,14 @@ def check(context: CheckContext) -> list[Finding]:
         reason = str(error) if isinstance(error, UnreachableError) else answer.get("error", "")
         return [
             Finding(
-                "reports-unknown", Level.UNKNOWN, "The DMARC reports could not be read.",
-                "see what the theme host says", seen=reason or "no sensible answer", why=_WHY,
+                id="reports-unknown",
+                level=Level.UNKNOWN,
+                message="The DMARC reports could not be read.",
+                fix="see what the theme host says",
+                seen=reason or "no sensible answer",
+                why=_WHY,
             )
-        ]  # fmt: skip
+        ]
     return list(_judged(context, summary))
 
 
@@ -65,33 +72,45 @@ def _judged(context: CheckContext, summary: Summary) -> Iterator[Finding]:
         count = "none"
     total = summary.passed + summary.failed
     yield Finding(
-        "reports", Level.INFO, f"DMARC reports of the last week: {count}.",
-        seen=f"{count}; {total} messages, {summary.failed} failed", why=_WHY,
-    )  # fmt: skip
+        id="reports",
+        level=Level.INFO,
+        message=f"DMARC reports of the last week: {count}.",
+        seen=f"{count}; {total} messages, {summary.failed} failed",
+        why=_WHY,
+    )
     if summary.unreadable or summary.skipped:
         yield Finding(
-            "reports-unread", Level.INFO, "Some mail to the report addresses was not read.",
-            seen=f"{summary.unreadable} no reports, {summary.skipped} too many at once", why=_WHY,
-        )  # fmt: skip
+            id="reports-unread",
+            level=Level.INFO,
+            message="Some mail to the report addresses was not read.",
+            seen=f"{summary.unreadable} no reports, {summary.skipped} too many at once",
+            why=_WHY,
+        )
     own = set(context.addresses.sources)
     failing = [source for source in summary.sources if source.failed]
     for source in failing:
         if ip_address(source.address) in own:
             yield Finding(
-                "reports-own-fail", Level.WARN,
-                f"Mail of {source.domain} from this very server fails DMARC.",
-                "mend what the themes records and keys say; then ask again in some days",
-                f"{source.domain} {source.address}", _counts(source), _WHY_OWN,
-            )  # fmt: skip
+                id="reports-own-fail",
+                level=Level.WARN,
+                message=f"Mail of {source.domain} from this very server fails DMARC.",
+                fix="mend what the themes records and keys say; then ask again in some days",
+                subject=f"{source.domain} {source.address}",
+                seen=_counts(source),
+                why=_WHY_OWN,
+            )
     others = [source for source in failing if ip_address(source.address) not in own]
     if others:
         shown = [f"{item.address} as {item.domain}: {_counts(item)}" for item in others[:_SHOWN]]
         more = f"; and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         yield Finding(
-            "reports-others-fail", Level.INFO, "Mail from other servers in your name fails DMARC.",
-            "name the services that are yours in SPF_INCLUDE, and have them sign with DKIM",
-            seen="; ".join(shown) + more, why=_WHY_OTHERS,
-        )  # fmt: skip
+            id="reports-others-fail",
+            level=Level.INFO,
+            message="Mail from other servers in your name fails DMARC.",
+            fix="name the services that are yours in SPF_INCLUDE, and have them sign with DKIM",
+            seen="; ".join(shown) + more,
+            why=_WHY_OTHERS,
+        )
 
 
 def _names(reporters: tuple[str, ...]) -> str:

@@ -32,37 +32,66 @@ def _zone(context: CheckContext, zone: Domain) -> Finding:
     if isinstance(parent, Absent):
         if isinstance(keys, Absent):
             return Finding(
-                "dnssec-unsigned", Level.INFO, f"{zone} is not signed.",
-                "switch DNSSEC on at its DNS provider, if it offers that", zone, "not signed", _WHY,
-            )  # fmt: skip
+                id="dnssec-unsigned",
+                level=Level.INFO,
+                message=f"{zone} is not signed.",
+                fix="switch DNSSEC on at its DNS provider, if it offers that",
+                subject=zone,
+                seen="not signed",
+                why=_WHY,
+            )
         return Finding(
-            "dnssec-no-ds", Level.INFO, f"{zone} is signed, but its parent does not say so.",
-            f"enter the DS record that the DNS provider shows at the registrar of {zone}", zone,
-            "signed, no DS", _WHY,
-        )  # fmt: skip
+            id="dnssec-no-ds",
+            level=Level.INFO,
+            message=f"{zone} is signed, but its parent does not say so.",
+            fix=f"enter the DS record that the DNS provider shows at the registrar of {zone}",
+            subject=zone,
+            seen="signed, no DS",
+            why=_WHY,
+        )
     security = context.security(zone)
     if isinstance(keys, Absent) or security is Security.BOGUS:
         seen = "DS, but no key" if isinstance(keys, Absent) else "signatures that do not hold"
         return Finding(
-            "dnssec-broken", Level.FAIL, f"DNSSEC of {zone} is broken.",
-            "remove the DS record at the registrar, or have the DNS provider sign the zone again",
-            zone, seen, _WHY_BROKEN,
-        )  # fmt: skip
+            id="dnssec-broken",
+            level=Level.FAIL,
+            message=f"DNSSEC of {zone} is broken.",
+            fix="remove the DS record at the registrar, or have the DNS provider sign the zone "
+            "again",
+            subject=zone,
+            seen=seen,
+            why=_WHY_BROKEN,
+        )
     if isinstance(security, Unknown):
         return _unknown(zone, security.reason)
     if security is Security.SECURE:
         return Finding(
-            "dnssec-valid", Level.INFO, f"{zone} is signed and validates.", "", zone, "valid", _WHY
+            id="dnssec-valid",
+            level=Level.INFO,
+            message=f"{zone} is signed and validates.",
+            fix="",
+            subject=zone,
+            seen="valid",
+            why=_WHY,
         )
     return Finding(
-        "dnssec-unproven", Level.INFO,
-        f"{zone} is signed and anchored; this host's resolver does not validate.", "", zone,
-        "signed, with DS", _WHY,
-    )  # fmt: skip
+        id="dnssec-unproven",
+        level=Level.INFO,
+        message=f"{zone} is signed and anchored; this host's resolver does not validate.",
+        fix="",
+        subject=zone,
+        seen="signed, with DS",
+        why=_WHY,
+    )
 
 
 def _unknown(zone: Domain, reason: str) -> Finding:
     return Finding(
-        "dnssec-unknown", Level.UNKNOWN, f"Whether {zone} is signed is not known.", "", zone,
-        reason, _WHY,
-    )  # fmt: skip
+        id="dnssec-unknown",
+        level=Level.UNKNOWN,
+        message=f"Whether {zone} is signed is not known.",
+        fix="",
+        subject=zone,
+        seen=reason,
+        why=_WHY,
+    )

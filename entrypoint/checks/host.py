@@ -68,32 +68,46 @@ def _running(context: CheckContext, status: dict[str, object] | str) -> Iterator
     if isinstance(status, dict):
         if not status.get("ready"):
             yield Finding(
-                "server-not-ready", Level.FAIL, "chasquid is not running.",
-                "read why:\ndocker logs --tail 50 mail",
-                seen=str(status.get("last_words") or "it said nothing")[:200], why=_WHY_DOWN,
-            )  # fmt: skip
+                id="server-not-ready",
+                level=Level.FAIL,
+                message="chasquid is not running.",
+                fix="read why:\ndocker logs --tail 50 mail",
+                seen=str(status.get("last_words") or "it said nothing")[:200],
+                why=_WHY_DOWN,
+            )
         return
     if "timed out" in status:  # it is there, and holds the ports
         yield Finding(
-            "server-hangs", Level.FAIL, "The mail server does not answer.",
-            "start it afresh:\ndocker compose restart", seen=status[:200], why=_WHY_DOWN,
-        )  # fmt: skip
+            id="server-hangs",
+            level=Level.FAIL,
+            message="The mail server does not answer.",
+            fix="start it afresh:\ndocker compose restart",
+            seen=status[:200],
+            why=_WHY_DOWN,
+        )
         return
     taken = [port for port in PORTS if port in context.listening("tcp", "tcp6")]
     for port in taken:
         yield Finding(
-            "port-taken", Level.FAIL, f"Another program listens on port {port}.",
-            "see which, and stop it (often exim4 or postfix); then docker compose up -d:\n"
+            id="port-taken",
+            level=Level.FAIL,
+            message=f"Another program listens on port {port}.",
+            fix="see which, and stop it (often exim4 or postfix); then docker compose up -d:\n"
             f"sudo ss -ltnp 'sport = :{port}'\n"
             "sudo systemctl disable --now exim4",
-            str(port), "the port is taken, and not by tambo", _WHY_DOWN,
-        )  # fmt: skip
+            subject=str(port),
+            seen="the port is taken, and not by tambo",
+            why=_WHY_DOWN,
+        )
     if not taken:
         yield Finding(
-            "server-down", Level.FAIL, "The mail server does not run.",
-            "read why, and start it:\ndocker logs --tail 50 mail\ndocker compose up -d",
-            seen=status[:200], why=_WHY_DOWN,
-        )  # fmt: skip
+            id="server-down",
+            level=Level.FAIL,
+            message="The mail server does not run.",
+            fix="read why, and start it:\ndocker logs --tail 50 mail\ndocker compose up -d",
+            seen=status[:200],
+            why=_WHY_DOWN,
+        )
 
 
 # --- clock ---------------------------------------------------------------------------------------
@@ -108,9 +122,13 @@ def _clock(context: CheckContext) -> Iterator[Finding]:
         way = "ahead" if skew > 0 else "behind"
         level = Level.FAIL if abs(skew) >= _WORST_SKEW else Level.WARN
         yield Finding(
-            "clock-wrong", level, f"The clock is {abs(skew):.0f} seconds {way}.", fix,
-            seen=f"against {context.settings.acme_server}", why=_WHY_CLOCK,
-        )  # fmt: skip
+            id="clock-wrong",
+            level=level,
+            message=f"The clock is {abs(skew):.0f} seconds {way}.",
+            fix=fix,
+            seen=f"against {context.settings.acme_server}",
+            why=_WHY_CLOCK,
+        )
         return
     kept = context.machine.clock_is_kept()
     if kept is False:
@@ -118,18 +136,22 @@ def _clock(context: CheckContext) -> Iterator[Finding]:
         if skew is not None:
             level, said = Level.INFO, f"{said}; right now it is fine"
         yield Finding(
-            "clock-not-kept",
-            level,
-            "Nothing keeps the clock right.",
-            fix,
+            id="clock-not-kept",
+            level=level,
+            message="Nothing keeps the clock right.",
+            fix=fix,
             seen=said,
             why=_WHY_CLOCK,
         )
     elif kept is None and skew is None:
         yield Finding(
-            "clock-unknown", Level.UNKNOWN, "Whether the clock is right is not known.",
-            "see for yourself:\ntimedatectl", seen="the kernel does not say", why=_WHY_CLOCK,
-        )  # fmt: skip
+            id="clock-unknown",
+            level=Level.UNKNOWN,
+            message="Whether the clock is right is not known.",
+            fix="see for yourself:\ntimedatectl",
+            seen="the kernel does not say",
+            why=_WHY_CLOCK,
+        )
 
 
 def _skew(context: CheckContext) -> float | None:
@@ -164,9 +186,14 @@ def _disk(context: CheckContext) -> Iterator[Finding]:
             disk = context.machine.disk(path)
         except OSError as error:
             yield Finding(
-                "disk-unknown", Level.UNKNOWN, f"How much room {shown} has is not known.", "",
-                shown, error.strerror or str(error), _WHY_DISK,
-            )  # fmt: skip
+                id="disk-unknown",
+                level=Level.UNKNOWN,
+                message=f"How much room {shown} has is not known.",
+                fix="",
+                subject=shown,
+                seen=error.strerror or str(error),
+                why=_WHY_DISK,
+            )
             continue
         if disk.device not in seen:
             seen.add(disk.device)
@@ -180,17 +207,37 @@ def _room(context: CheckContext, shown: str, disk: Disk) -> Iterator[Finding]:
     said = f"{disk.free // _MB} of {disk.size // _MB} MB free"
     if disk.free < needed:
         text = f"The disk of {shown} is full: less than four messages of MAX_MESSAGE_MB fit."
-        yield Finding("disk-full", Level.FAIL, text, fix, shown, said, _WHY_DISK)
+        yield Finding(
+            id="disk-full",
+            level=Level.FAIL,
+            message=text,
+            fix=fix,
+            subject=shown,
+            seen=said,
+            why=_WHY_DISK,
+        )
     elif disk.free < disk.size * _LEAST_FREE:
         text = f"The disk of {shown} is nearly full."
-        yield Finding("disk-low", Level.WARN, text, fix, shown, said, _WHY_DISK)
+        yield Finding(
+            id="disk-low",
+            level=Level.WARN,
+            message=text,
+            fix=fix,
+            subject=shown,
+            seen=said,
+            why=_WHY_DISK,
+        )
     if disk.files and disk.files_free < disk.files * _LEAST_FREE:
         level = Level.FAIL if disk.files_free < context.settings.max_queue else Level.WARN
         yield Finding(
-            "disk-files", level, f"The disk of {shown} has hardly any room for more files.",
-            "remove what has many small files; see how they are used:\ndf -i", shown,
-            f"{disk.files_free} of {disk.files} inodes free", _WHY_DISK,
-        )  # fmt: skip
+            id="disk-files",
+            level=level,
+            message=f"The disk of {shown} has hardly any room for more files.",
+            fix="remove what has many small files; see how they are used:\ndf -i",
+            subject=shown,
+            seen=f"{disk.files_free} of {disk.files} inodes free",
+            why=_WHY_DISK,
+        )
 
 
 # --- memory and files ----------------------------------------------------------------------------
@@ -204,30 +251,42 @@ def _memory(context: CheckContext) -> Iterator[Finding]:
     needed = _BASE_MEMORY + queue * _MEMORY_PER_ITEM
     if not usable:
         yield Finding(
-            "memory-unknown", Level.UNKNOWN, "How much memory there is could not be read.",
-            seen="neither a limit nor /proc/meminfo", why=_WHY_MEMORY,
-        )  # fmt: skip
+            id="memory-unknown",
+            level=Level.UNKNOWN,
+            message="How much memory there is could not be read.",
+            seen="neither a limit nor /proc/meminfo",
+            why=_WHY_MEMORY,
+        )
     elif usable < needed:
         whose = "The container's memory limit" if usable == limit else "This machine's memory"
         fits = max(10, (usable - _BASE_MEMORY) // _MEMORY_PER_ITEM)
         yield Finding(
-            "memory-small", Level.WARN, f"{whose} is small for MAX_QUEUE={queue}.",
-            f"raise mem_limit in compose.yaml, or in .env:\nMAX_QUEUE={fits}",
-            seen=f"{usable // _MB} MB; a full queue may need {needed // _MB} MB", why=_WHY_MEMORY,
-        )  # fmt: skip
+            id="memory-small",
+            level=Level.WARN,
+            message=f"{whose} is small for MAX_QUEUE={queue}.",
+            fix=f"raise mem_limit in compose.yaml, or in .env:\nMAX_QUEUE={fits}",
+            seen=f"{usable // _MB} MB; a full queue may need {needed // _MB} MB",
+            why=_WHY_MEMORY,
+        )
     if total and available is not None and available < total * _LEAST_FREE:
         yield Finding(
-            "memory-low", Level.WARN, "This machine's memory is nearly used up.",
-            "see what uses it:\nps -eo rss,comm --sort -rss | head",
-            seen=f"{available // _MB} of {total // _MB} MB available", why=_WHY_MEMORY,
-        )  # fmt: skip
+            id="memory-low",
+            level=Level.WARN,
+            message="This machine's memory is nearly used up.",
+            fix="see what uses it:\nps -eo rss,comm --sort -rss | head",
+            seen=f"{available // _MB} of {total // _MB} MB available",
+            why=_WHY_MEMORY,
+        )
     killed = _killed(context)
     if killed:
         yield Finding(
-            "memory-killed", Level.WARN, "Processes were killed here for want of memory.",
-            "raise mem_limit in compose.yaml, then: docker compose up -d",
-            seen=f"{killed} since the container started", why=_WHY_MEMORY,
-        )  # fmt: skip
+            id="memory-killed",
+            level=Level.WARN,
+            message="Processes were killed here for want of memory.",
+            fix="raise mem_limit in compose.yaml, then: docker compose up -d",
+            seen=f"{killed} since the container started",
+            why=_WHY_MEMORY,
+        )
 
 
 def _number(context: CheckContext, path: str) -> int | None:
@@ -268,26 +327,34 @@ def _files(context: CheckContext, status: dict[str, object] | str) -> Iterator[F
         match = None
     if match is None:
         yield Finding(
-            "files-unknown", Level.UNKNOWN, "chasquid's limit of open files could not be read.",
-            seen=f"/proc/{pid}/limits", why=_WHY_FILES,
-        )  # fmt: skip
+            id="files-unknown",
+            level=Level.UNKNOWN,
+            message="chasquid's limit of open files could not be read.",
+            seen=f"/proc/{pid}/limits",
+            why=_WHY_FILES,
+        )
     elif match[1] != "unlimited" and int(match[1]) < _LEAST_FILES:
         yield Finding(
-            "files-few", Level.WARN, "chasquid may open few files at once.",
-            "in compose.yaml, then docker compose up -d:\nulimits: {nofile: 16384}",
-            seen=f"{match[1]}; {_LEAST_FILES} or more are needed", why=_WHY_FILES,
-        )  # fmt: skip
+            id="files-few",
+            level=Level.WARN,
+            message="chasquid may open few files at once.",
+            fix="in compose.yaml, then docker compose up -d:\nulimits: {nofile: 16384}",
+            seen=f"{match[1]}; {_LEAST_FILES} or more are needed",
+            why=_WHY_FILES,
+        )
 
 
 def _connections(status: dict[str, object] | str) -> Iterator[Finding]:
     found = status.get("connections") if isinstance(status, dict) else None
     if isinstance(found, dict) and found.get("why"):
         yield Finding(
-            "connections-unwatched", Level.FAIL,
-            "Nothing is bounded by address, and mail leaves unpaced: this machine does not let "
-            "connections be watched.",
-            "have Linux 5.14 or newer, Docker's own seccomp profile (or one that allows seccomp, "
-            "process_vm_readv and process_vm_writev), no gVisor, and then:\n"
+            id="connections-unwatched",
+            level=Level.FAIL,
+            message="Nothing is bounded by address, and mail leaves unpaced: this machine does "
+            "not let connections be watched.",
+            fix="have Linux 5.14 or newer, Docker's own seccomp profile (or one that allows "
+            "seccomp, process_vm_readv and process_vm_writev), no gVisor, and then:\n"
             "sysctl -w kernel.yama.ptrace_scope=1\ndocker compose restart",
-            seen=str(found["why"])[:200], why=_WHY_CONNECTIONS,
-        )  # fmt: skip
+            seen=str(found["why"])[:200],
+            why=_WHY_CONNECTIONS,
+        )

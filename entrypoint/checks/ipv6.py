@@ -21,36 +21,53 @@ def check(context: CheckContext, *, serves: bool) -> Iterator[Finding]:
     asked = context.settings.public_ipv6
     if asked == "none":
         yield Finding(
-            "ipv6-unused", Level.INFO, "IPv6 is not used, as PUBLIC_IPV6=none says.",
-            seen="PUBLIC_IPV6=none", why=_WHY,
-        )  # fmt: skip
+            id="ipv6-unused",
+            level=Level.INFO,
+            message="IPv6 is not used, as PUBLIC_IPV6=none says.",
+            seen="PUBLIC_IPV6=none",
+            why=_WHY,
+        )
         return
     # An address that the world is told, and that does not work, loses mail.
     level = Level.FAIL if asked else Level.WARN
     off = _switched_off(context)
     if off:
         yield Finding(
-            "ipv6-off", level, "IPv6 is switched off on this host.", _switch_on(context), seen=off,
+            id="ipv6-off",
+            level=level,
+            message="IPv6 is switched off on this host.",
+            fix=_switch_on(context),
+            seen=off,
             why=_WHY,
-        )  # fmt: skip
+        )
         return
     held = _addresses(context)
     if held is None:
         yield Finding(
-            "ipv6-unknown", Level.UNKNOWN, "Whether this host has IPv6 could not be read.",
-            seen="/proc/net/if_inet6 cannot be read", why=_WHY,
-        )  # fmt: skip
+            id="ipv6-unknown",
+            level=Level.UNKNOWN,
+            message="Whether this host has IPv6 could not be read.",
+            seen="/proc/net/if_inet6 cannot be read",
+            why=_WHY,
+        )
     elif not held:
         yield Finding(
-            "ipv6-no-address", level, "No network interface has a public IPv6 address.",
-            netplan(context), seen="no address of global scope", why=_WHY,
-        )  # fmt: skip
+            id="ipv6-no-address",
+            level=level,
+            message="No network interface has a public IPv6 address.",
+            fix=netplan(context),
+            seen="no address of global scope",
+            why=_WHY,
+        )
     elif serves and 25 not in context.listening("tcp6"):
         yield Finding(
-            "ipv6-not-served", Level.FAIL, "The server does not listen on IPv6.",
-            "IPv6 came up after it had started:\ndocker compose restart",
-            seen=f"{held[0]}, nothing on its port 25", why=_WHY,
-        )  # fmt: skip
+            id="ipv6-not-served",
+            level=Level.FAIL,
+            message="The server does not listen on IPv6.",
+            fix="IPv6 came up after it had started:\ndocker compose restart",
+            seen=f"{held[0]}, nothing on its port 25",
+            why=_WHY,
+        )
 
 
 def is_up(context: CheckContext) -> bool:

@@ -60,9 +60,14 @@ def _without(context: CheckContext) -> Iterator[Finding]:
     for domain in context.settings.domains:
         if domain not in signed:
             yield Finding(
-                "no-key", Level.FAIL, f"No key signs the mail of {domain}.",
-                "docker compose restart, which makes one", domain, "no usable key", _WHY,
-            )  # fmt: skip
+                id="no-key",
+                level=Level.FAIL,
+                message=f"No key signs the mail of {domain}.",
+                fix="docker compose restart, which makes one",
+                subject=domain,
+                seen="no usable key",
+                why=_WHY,
+            )
 
 
 def _signatures(context: CheckContext, right: set[str]) -> Iterator[Finding]:
@@ -79,16 +84,25 @@ def _signatures(context: CheckContext, right: set[str]) -> Iterator[Finding]:
         if isinstance(answer, Unknown) or answer is None:
             reason = answer.reason if answer else "no answer in time"
             yield Finding(
-                "signature-unknown", Level.UNKNOWN,
-                f"A test signature of {domain} ({key.algorithm.value}) could not be verified.",
-                "", name, reason, _WHY,
-            )  # fmt: skip
+                id="signature-unknown",
+                level=Level.UNKNOWN,
+                message=f"A test signature of {domain} ({key.algorithm.value}) could not be "
+                "verified.",
+                fix="",
+                subject=name,
+                seen=reason,
+                why=_WHY,
+            )
         elif not answer:
             yield Finding(
-                "signature-fails", Level.FAIL,
-                f"A test signature of {domain} ({key.algorithm.value}) does not verify.",
-                f"docker exec mail rotate-dkim {domain}", name, "the verifier said no", _WHY,
-            )  # fmt: skip
+                id="signature-fails",
+                level=Level.FAIL,
+                message=f"A test signature of {domain} ({key.algorithm.value}) does not verify.",
+                fix=f"docker exec mail rotate-dkim {domain}",
+                subject=name,
+                seen="the verifier said no",
+                why=_WHY,
+            )
 
 
 def _verified(context: CheckContext, domain: Domain, key: DkimKey) -> bool | Unknown:

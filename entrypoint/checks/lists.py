@@ -115,10 +115,20 @@ def _finding(
         return None
     if result.kind is _Kind.UNKNOWN:
         return Finding(
-            "list-unknown", Level.UNKNOWN, f"Whether {what} is on {item.name} is not known.",
-            result.fix, subject, result.seen, _WHY,
-        )  # fmt: skip
+            id="list-unknown",
+            level=Level.UNKNOWN,
+            message=f"Whether {what} is on {item.name} is not known.",
+            fix=result.fix,
+            subject=subject,
+            seen=result.seen,
+            why=_WHY,
+        )
     return Finding(
-        "listed", item.level, f"{what} is on {item.name}.",
-        f"find out why, end it, then have it removed:\n{item.removal}", subject, result.seen, _WHY,
-    )  # fmt: skip
+        id="listed",
+        level=item.level,
+        message=f"{what} is on {item.name}.",
+        fix=f"find out why, end it, then have it removed:\n{item.removal}",
+        subject=subject,
+        seen=result.seen,
+        why=_WHY,
+    )

@@ -45,11 +45,14 @@ def _queue(context: CheckContext) -> list[Finding]:
         reason = str(error) if isinstance(error, UnreachableError) else answer.get("error", "")
         return [
             Finding(
-                "queue-unknown", Level.UNKNOWN, "The queue could not be read.",
-                "see what the theme host says", seen=reason or "no sensible answer",
+                id="queue-unknown",
+                level=Level.UNKNOWN,
+                message="The queue could not be read.",
+                fix="see what the theme host says",
+                seen=reason or "no sensible answer",
                 why=_WHY_DEPTH,
             )
-        ]  # fmt: skip
+        ]
     return [*_depth(context, summary), *_destinations(context, summary)]
 
 
@@ -66,11 +69,14 @@ def _history(context: CheckContext) -> list[Finding]:
         reason = str(error) if isinstance(error, UnreachableError) else answer.get("error", "")
         return [
             Finding(
-                "history-unknown", Level.UNKNOWN, "The history of mail could not be read.",
-                "see: docker exec mail status", seen=reason or "no sensible answer",
+                id="history-unknown",
+                level=Level.UNKNOWN,
+                message="The history of mail could not be read.",
+                fix="see: docker exec mail status",
+                seen=reason or "no sensible answer",
                 why="What receivers took of late is not known.",
             )
-        ]  # fmt: skip
+        ]
     return [*_deferrals(totals), *_providers(context, totals, last)]
 
 
@@ -81,23 +87,25 @@ def _deferrals(totals: Sequence[Total]) -> Iterator[Finding]:
     tries = sent + deferred + bounced
     if not tries:
         yield Finding(
-            "deferrals", Level.INFO, "Nothing was sent in the last day.", seen="no attempt",
+            id="deferrals",
+            level=Level.INFO,
+            message="Nothing was sent in the last day.",
+            seen="no attempt",
             why=_WHY_DEFERRED,
-        )  # fmt: skip
+        )
         return
     rate = deferred / tries
     high = tries >= _ENOUGH and rate > _HALF
     worst = max(totals, key=lambda item: item.deferred)
     yield Finding(
-        "deferrals-many" if high else "deferrals",
-        Level.WARN if high else Level.INFO,
-        f"{rate:.0%} of the attempts of the last day were deferred.",
-        "read why the receivers deferred them:\n"
-        "docker exec mail list-queue" if high else "",
+        id="deferrals-many" if high else "deferrals",
+        level=Level.WARN if high else Level.INFO,
+        message=f"{rate:.0%} of the attempts of the last day were deferred.",
+        fix="read why the receivers deferred them:\ndocker exec mail list-queue" if high else "",
         seen=f"{sent} sent, {deferred} deferred, {bounced} bounced"
         + (f"; most by {worst.destination}: {worst.deferred}" if worst.deferred else ""),
         why=_WHY_DEFERRED,
-    )  # fmt: skip
+    )
 
 
 def _providers(
@@ -115,18 +123,25 @@ def _providers(
         seen = f"last delivery {age(now - at)} ago" if at else "no delivery in the last 30 days"
         if not sent and deferred + bounced:
             yield Finding(
-                "provider-takes-nothing", Level.WARN,
-                f"{provider} has taken no message for a day.",
-                "read its answers, which say why:\n"
+                id="provider-takes-nothing",
+                level=Level.WARN,
+                message=f"{provider} has taken no message for a day.",
+                fix="read its answers, which say why:\n"
                 f"docker exec mail list-queue\ndocker logs mail 2>&1 | grep {provider}",
-                provider, f"{deferred} deferred, {bounced} bounced in the last day; {seen}",
-                _WHY_PROVIDER,
-            )  # fmt: skip
+                subject=provider,
+                seen=f"{deferred} deferred, {bounced} bounced in the last day; {seen}",
+                why=_WHY_PROVIDER,
+            )
         elif at:
             yield Finding(
-                "provider", Level.INFO, f"{provider} takes mail from here.", "",
-                provider, seen, _WHY_PROVIDER,
-            )  # fmt: skip
+                id="provider",
+                level=Level.INFO,
+                message=f"{provider} takes mail from here.",
+                fix="",
+                subject=provider,
+                seen=seen,
+                why=_WHY_PROVIDER,
+            )
 
 
 def _depth(context: CheckContext, summary: Summary) -> Iterator[Finding]:
@@ -140,21 +155,39 @@ def _depth(context: CheckContext, summary: Summary) -> Iterator[Finding]:
     fix += f"MAX_QUEUE={most * 2}"
     if summary.depth >= most:
         yield Finding(
-            "queue-full", Level.FAIL, "The queue is full.", fix, seen=said, why=_WHY_DEPTH
+            id="queue-full",
+            level=Level.FAIL,
+            message="The queue is full.",
+            fix=fix,
+            seen=said,
+            why=_WHY_DEPTH,
         )
     elif summary.depth >= most * _HALF:
         text = "More than half of the queue is used."
-        yield Finding("queue-long", Level.WARN, text, fix, seen=said, why=_WHY_DEPTH)
+        yield Finding(
+            id="queue-long", level=Level.WARN, message=text, fix=fix, seen=said, why=_WHY_DEPTH
+        )
     elif summary.depth:
-        yield Finding("queue", Level.INFO, "Messages wait.", seen=said, why=_WHY_WAITING)
+        yield Finding(
+            id="queue", level=Level.INFO, message="Messages wait.", seen=said, why=_WHY_WAITING
+        )
     else:
-        yield Finding("queue", Level.INFO, "No message waits.", seen="empty", why=_WHY_WAITING)
+        yield Finding(
+            id="queue",
+            level=Level.INFO,
+            message="No message waits.",
+            seen="empty",
+            why=_WHY_WAITING,
+        )
     if summary.damaged:
         yield Finding(
-            "queue-damaged", Level.WARN, "The queue has files that are no messages.",
-            "look at them in data/chasquid/queue; chasquid leaves them alone",
-            seen=f"{summary.damaged} of {summary.looked_at}", why=_WHY_WAITING,
-        )  # fmt: skip
+            id="queue-damaged",
+            level=Level.WARN,
+            message="The queue has files that are no messages.",
+            fix="look at them in data/chasquid/queue; chasquid leaves them alone",
+            seen=f"{summary.damaged} of {summary.looked_at}",
+            why=_WHY_WAITING,
+        )
 
 
 def _destinations(context: CheckContext, summary: Summary) -> Iterator[Finding]:
@@ -165,9 +198,14 @@ def _destinations(context: CheckContext, summary: Summary) -> Iterator[Finding]:
         waits = now - item.oldest
         level = Level.WARN if waits > _PATIENCE or item.advice else Level.INFO
         yield Finding(
-            "queue-waiting", level, f"{_number(item)} for {item.domain} for {age(waits)}.",
-            _fix(item), item.domain, item.answer or "no answer yet", _WHY_WAITING,
-        )  # fmt: skip
+            id="queue-waiting",
+            level=level,
+            message=f"{_number(item)} for {item.domain} for {age(waits)}.",
+            fix=_fix(item),
+            subject=item.domain,
+            seen=item.answer or "no answer yet",
+            why=_WHY_WAITING,
+        )
 
 
 def _fix(item: Destination) -> str:

@@ -83,11 +83,14 @@ def _unused(context: CheckContext) -> Iterator[Finding]:
         if isinstance(answer, Found):
             family = "IPv6" if kind == "AAAA" else "IPv4"
             yield Finding(
-                "address-unused", Level.WARN,
-                f"{host} has an {kind} record, but mail is not served over {family}.",
-                f"remove the {kind} record of {host}, or give the server {family}",
-                kind, ", ".join(answer.values), _WHY_STALE,
-            )  # fmt: skip
+                id="address-unused",
+                level=Level.WARN,
+                message=f"{host} has an {kind} record, but mail is not served over {family}.",
+                fix=f"remove the {kind} record of {host}, or give the server {family}",
+                subject=kind,
+                seen=", ".join(answer.values),
+                why=_WHY_STALE,
+            )
 
 
 def _greeting(context: CheckContext) -> Iterator[Finding]:
@@ -96,16 +99,23 @@ def _greeting(context: CheckContext) -> Iterator[Finding]:
         banner = context.machine.banner("127.0.0.1", 25)
     except OSError as error:
         yield Finding(
-            "greeting-unknown", Level.UNKNOWN, "The server's own greeting could not be heard.",
-            "see what the theme host says", seen=str(error), why=_WHY_HELO,
-        )  # fmt: skip
+            id="greeting-unknown",
+            level=Level.UNKNOWN,
+            message="The server's own greeting could not be heard.",
+            fix="see what the theme host says",
+            seen=str(error),
+            why=_WHY_HELO,
+        )
         return
     if banner.split()[1:2] != [host]:
         yield Finding(
-            "greeting-differs", Level.FAIL, f"The server does not greet as {host}.",
-            "docker compose restart; if another program answers on port 25, stop it",
-            seen=banner or "nothing", why=_WHY_HELO,
-        )  # fmt: skip
+            id="greeting-differs",
+            level=Level.FAIL,
+            message=f"The server does not greet as {host}.",
+            fix="docker compose restart; if another program answers on port 25, stop it",
+            seen=banner or "nothing",
+            why=_WHY_HELO,
+        )
 
 
 def _generic(context: CheckContext) -> Iterator[Finding]:
@@ -115,11 +125,14 @@ def _generic(context: CheckContext) -> Iterator[Finding]:
     if sign or match:
         seen = sign or (match[0].strip(".-") if match else "")
         yield Finding(
-            "hostname-generic", Level.WARN, f"{host} looks like a name that a provider made up.",
-            f"set MAIL_HOSTNAME to a name such as smtp.{context.settings.domains[0]} in .env, and "
-            "A, AAAA and reverse DNS to the same",
-            seen=f"{seen} in the name", why=_WHY_GENERIC,
-        )  # fmt: skip
+            id="hostname-generic",
+            level=Level.WARN,
+            message=f"{host} looks like a name that a provider made up.",
+            fix=f"set MAIL_HOSTNAME to a name such as smtp.{context.settings.domains[0]} in "
+            ".env, and A, AAAA and reverse DNS to the same",
+            seen=f"{seen} in the name",
+            why=_WHY_GENERIC,
+        )
 
 
 def _forms(context: CheckContext) -> Iterator[str]:

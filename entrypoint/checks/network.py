@@ -59,12 +59,13 @@ def _resolver(context: CheckContext) -> Iterator[Finding]:
     if not isinstance(answer, Found):
         seen = answer.reason if isinstance(answer, Unknown) else "no name servers of the root"
         yield Finding(
-            "resolver", Level.FAIL, "This host's DNS resolver does not answer.",
-            "see which one is set, and ask it:\n"
-            "cat /etc/resolv.conf\n"
-            "dig NS .",
-            seen=seen, why=_WHY_RESOLVER,
-        )  # fmt: skip
+            id="resolver",
+            level=Level.FAIL,
+            message="This host's DNS resolver does not answer.",
+            fix="see which one is set, and ask it:\ncat /etc/resolv.conf\ndig NS .",
+            seen=seen,
+            why=_WHY_RESOLVER,
+        )
 
 
 # --- outgoing port 25 ----------------------------------------------------------------------------
@@ -138,9 +139,14 @@ def _judged(context: CheckContext, version: int, tries: Sequence[_Try]) -> Itera
     if not reached and not missed:
         reason = next((item.unknown for item in tries if item.unknown), "no receiver was found")
         yield Finding(
-            "port-25-unknown", Level.UNKNOWN, f"Outgoing port 25 could not be tried over {family}.",
-            "", family, reason, _WHY_PORT,
-        )  # fmt: skip
+            id="port-25-unknown",
+            level=Level.UNKNOWN,
+            message=f"Outgoing port 25 could not be tried over {family}.",
+            fix="",
+            subject=family,
+            seen=reason,
+            why=_WHY_PORT,
+        )
         return
     if not reached:
         names = ", ".join(item.receiver for item in missed)
@@ -148,29 +154,47 @@ def _judged(context: CheckContext, version: int, tries: Sequence[_Try]) -> Itera
         if not any(item.routed for item in missed):
             fix = ipv6.netplan(context) if version == 6 else "see the network's settings:\nip route"
             yield Finding(
-                "port-25-no-route", Level.FAIL, f"This host has no way out over {family}.", fix,
-                family, seen, _WHY_PORT,
-            )  # fmt: skip
+                id="port-25-no-route",
+                level=Level.FAIL,
+                message=f"This host has no way out over {family}.",
+                fix=fix,
+                subject=family,
+                seen=seen,
+                why=_WHY_PORT,
+            )
             return
         yield Finding(
-            "port-25-blocked", Level.FAIL, f"Outgoing port 25 is blocked over {family}.",
-            "ask the server's provider to open outgoing port 25 (many do on request); until then "
-            "nothing can be sent", family, seen, _WHY_PORT,
-        )  # fmt: skip
+            id="port-25-blocked",
+            level=Level.FAIL,
+            message=f"Outgoing port 25 is blocked over {family}.",
+            fix="ask the server's provider to open outgoing port 25 (many do on request); until "
+            "then nothing can be sent",
+            subject=family,
+            seen=seen,
+            why=_WHY_PORT,
+        )
         return
     for item in missed:
         yield Finding(
-            "port-25-silent", Level.WARN, f"{item.receiver} was not reached over {family}.",
-            "look again later; others were reached, so port 25 is open",
-            f"{family} {item.receiver}", f"{item.address}: {item.error}", _WHY_PORT,
-        )  # fmt: skip
+            id="port-25-silent",
+            level=Level.WARN,
+            message=f"{item.receiver} was not reached over {family}.",
+            fix="look again later; others were reached, so port 25 is open",
+            subject=f"{family} {item.receiver}",
+            seen=f"{item.address}: {item.error}",
+            why=_WHY_PORT,
+        )
     for item in reached:
         if not item.banner.startswith("220"):
             yield Finding(
-                "port-25-refused", Level.WARN, f"{item.receiver} refuses us over {family}.",
-                "read its answer: it often names the list or the form that helps",
-                f"{family} {item.receiver}", item.banner[:200], _WHY_REFUSED,
-            )  # fmt: skip
+                id="port-25-refused",
+                level=Level.WARN,
+                message=f"{item.receiver} refuses us over {family}.",
+                fix="read its answer: it often names the list or the form that helps",
+                subject=f"{family} {item.receiver}",
+                seen=item.banner[:200],
+                why=_WHY_REFUSED,
+            )
 
 
 def _source(
@@ -186,36 +210,50 @@ def _source(
     name, setting = f"IPv{version}", f"PUBLIC_IPV{version}"
     if public is None:
         yield Finding(
-            "address-unknown", Level.UNKNOWN, f"The public {name} address is not known.",
-            f"set it in .env:\n{setting}=ADDRESS", name,
-            f"the interface has {source}" if source else "no route", _WHY_SOURCE,
-        )  # fmt: skip
+            id="address-unknown",
+            level=Level.UNKNOWN,
+            message=f"The public {name} address is not known.",
+            fix=f"set it in .env:\n{setting}=ADDRESS",
+            subject=name,
+            seen=f"the interface has {source}" if source else "no route",
+            why=_WHY_SOURCE,
+        )
         return
     is_local = source is not None and is_reachable(source)
     # The interface's own address says more than an echo, whose question may take another way.
     leaves_as = source if is_local else seen
     if leaves_as not in (None, public, *context.addresses.further):
         yield Finding(
-            "address-differs", Level.WARN, f"Mail leaves from {leaves_as}, not from {public}.",
-            "give mail the address that has SPF and reverse DNS, or set the other in .env:\n"
+            id="address-differs",
+            level=Level.WARN,
+            message=f"Mail leaves from {leaves_as}, not from {public}.",
+            fix="give mail the address that has SPF and reverse DNS, or set the other in .env:\n"
             f"{setting}={leaves_as}",
-            name, f"{leaves_as}, as {'the interface has it' if is_local else 'others see it'}",
-            _WHY_SOURCE,
-        )  # fmt: skip
+            subject=name,
+            seen=f"{leaves_as}, as {'the interface has it' if is_local else 'others see it'}",
+            why=_WHY_SOURCE,
+        )
     elif source is not None and not is_local:
         yield Finding(
-            "address-nat", Level.INFO, f"This server is behind address translation ({name}).",
-            f"see that ports 25, 465 and 587 of {public} are passed on to {source}", name,
-            f"{source} here, {public} outside", _WHY_SOURCE,
-        )  # fmt: skip
+            id="address-nat",
+            level=Level.INFO,
+            message=f"This server is behind address translation ({name}).",
+            fix=f"see that ports 25, 465 and 587 of {public} are passed on to {source}",
+            subject=name,
+            seen=f"{source} here, {public} outside",
+            why=_WHY_SOURCE,
+        )
     elif seen not in (None, public, *context.addresses.further):
         yield Finding(
-            "address-echo-differs", Level.WARN,
-            f"Others see {seen} where this server has {public}.",
-            "if a router translates all that leaves, tell receivers that address:\n"
+            id="address-echo-differs",
+            level=Level.WARN,
+            message=f"Others see {seen} where this server has {public}.",
+            fix="if a router translates all that leaves, tell receivers that address:\n"
             f"{setting}={seen}",
-            name, f"{seen}, by a DNS echo", _WHY_SOURCE,
-        )  # fmt: skip
+            subject=name,
+            seen=f"{seen}, by a DNS echo",
+            why=_WHY_SOURCE,
+        )
 
 
 def _outbound(context: CheckContext) -> Iterator[Finding]:
@@ -229,27 +267,38 @@ def _outbound(context: CheckContext) -> Iterator[Finding]:
                 length = 32 if item.local.version == 4 else 128
                 seen = f"no interface has it: {error.strerror}"
                 yield Finding(
-                    "outbound-not-here", Level.FAIL, f"This machine has no address {item.local}.",
-                    f"take it out of {setting} in .env; or, if the provider has given it to this "
-                    "machine, add it, and to the network's settings too, for the next start:\n"
+                    id="outbound-not-here",
+                    level=Level.FAIL,
+                    message=f"This machine has no address {item.local}.",
+                    fix=f"take it out of {setting} in .env; or, if the provider has given it to "
+                    "this machine, add it, and to the network's settings too, for the next start:\n"
                     f"sudo ip address add {item.local}/{length} dev {ipv6.interface(context)}",
-                    str(item.local), seen, _WHY_OUTBOUND,
-                )  # fmt: skip
+                    subject=str(item.local),
+                    seen=seen,
+                    why=_WHY_OUTBOUND,
+                )
             else:
                 yield Finding(
-                    "outbound-unknown", Level.UNKNOWN,
-                    f"Whether mail can leave from {item.local} is not known.", "",
-                    str(item.local), error.strerror or str(error), _WHY_OUTBOUND,
-                )  # fmt: skip
+                    id="outbound-unknown",
+                    level=Level.UNKNOWN,
+                    message=f"Whether mail can leave from {item.local} is not known.",
+                    fix="",
+                    subject=str(item.local),
+                    seen=error.strerror or str(error),
+                    why=_WHY_OUTBOUND,
+                )
             continue
         if item.seen is None:
             yield Finding(
-                "outbound-unseen", Level.UNKNOWN,
-                f"Which public address others see for {item.local} is not known.",
-                "see in the provider's panel which one it is translated to, and whether the way "
-                "out is open; its PTR is to name this server",
-                str(item.local), "no DNS echo answers, or not all the same", _WHY_SOURCE,
-            )  # fmt: skip
+                id="outbound-unseen",
+                level=Level.UNKNOWN,
+                message=f"Which public address others see for {item.local} is not known.",
+                fix="see in the provider's panel which one it is translated to, and whether the "
+                "way out is open; its PTR is to name this server",
+                subject=str(item.local),
+                seen="no DNS echo answers, or not all the same",
+                why=_WHY_SOURCE,
+            )
 
 
 def _from_each(tries: Iterable[_Try]) -> Iterator[Finding]:
@@ -262,18 +311,26 @@ def _from_each(tries: Iterable[_Try]) -> Iterator[Finding]:
             continue
         if item.error:
             yield Finding(
-                "outbound-blocked", Level.FAIL,
-                f"{item.receiver} is not reached from {item.source}, but from the usual address.",
-                "ask the server's provider to open outgoing port 25 for this address too, and to "
-                "route it to this machine", str(item.source), f"{item.address}: {item.error}",
-                _WHY_PORT,
-            )  # fmt: skip
+                id="outbound-blocked",
+                level=Level.FAIL,
+                message=f"{item.receiver} is not reached from {item.source}, but from the usual "
+                "address.",
+                fix="ask the server's provider to open outgoing port 25 for this address too, "
+                "and to route it to this machine",
+                subject=str(item.source),
+                seen=f"{item.address}: {item.error}",
+                why=_WHY_PORT,
+            )
         elif item.banner and not item.banner.startswith("220"):
             yield Finding(
-                "outbound-refused", Level.WARN, f"{item.receiver} refuses us from {item.source}.",
-                "read its answer: it often names the list or the form that helps",
-                str(item.source), item.banner[:200], _WHY_REFUSED,
-            )  # fmt: skip
+                id="outbound-refused",
+                level=Level.WARN,
+                message=f"{item.receiver} refuses us from {item.source}.",
+                fix="read its answer: it often names the list or the form that helps",
+                subject=str(item.source),
+                seen=item.banner[:200],
+                why=_WHY_REFUSED,
+            )
 
 
 # --- incoming ------------------------------------------------------------------------------------
@@ -286,8 +343,10 @@ def _incoming(context: CheckContext) -> Finding:
         for version in context.families
     )
     return Finding(
-        "ports-from-outside", Level.UNKNOWN,
-        "Whether ports 25, 465 and 587 can be reached from outside is not known.",
-        f"try from another machine:\n{command}",
-        seen="no connection from outside is on record", why=_WHY_INSIDE,
-    )  # fmt: skip
+        id="ports-from-outside",
+        level=Level.UNKNOWN,
+        message="Whether ports 25, 465 and 587 can be reached from outside is not known.",
+        fix=f"try from another machine:\n{command}",
+        seen="no connection from outside is on record",
+        why=_WHY_INSIDE,
+    )

@@ -139,15 +139,21 @@ def _printable(item: Finding) -> Finding:
 
 def _overrun(theme: Theme, seconds: float) -> Finding:
     return Finding(
-        OVERRUN, Level.UNKNOWN, f"{theme.about}: not looked at to the end.",
-        "run it again: docker exec mail doctor", seen=f"no end within {seconds:.0f} s",
+        id=OVERRUN,
+        level=Level.UNKNOWN,
+        message=f"{theme.about}: not looked at to the end.",
+        fix="run it again: docker exec mail doctor",
+        seen=f"no end within {seconds:.0f} s",
         why="What was not looked at may be wrong.",
-    )  # fmt: skip
+    )
 
 
 def _broken(theme: Theme, error: Exception) -> Finding:
     return Finding(
-        OVERRUN, Level.UNKNOWN, f"{theme.about}: could not be looked at.",
-        "this is an error of tambo's: please report it",
-        seen=f"{type(error).__name__}: {error}"[:300], why="What was not looked at may be wrong.",
-    )  # fmt: skip
+        id=OVERRUN,
+        level=Level.UNKNOWN,
+        message=f"{theme.about}: could not be looked at.",
+        fix="this is an error of tambo's: please report it",
+        seen=f"{type(error).__name__}: {error}"[:300],
+        why="What was not looked at may be wrong.",
+    )

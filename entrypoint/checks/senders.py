@@ -32,19 +32,26 @@ def _lines(context: CheckContext) -> Iterator[Finding]:
             login = f"{name}@{domain}"
             if login not in known:
                 yield Finding(
-                    "senders-nobody", Level.WARN, f"{login} has a line, but is no user.",
-                    f"mend or remove the line in data/domains/{domain}/senders", login,
-                    f"{len(logins)} users", _WHY_NOBODY,
-                )  # fmt: skip
+                    id="senders-nobody",
+                    level=Level.WARN,
+                    message=f"{login} has a line, but is no user.",
+                    fix=f"mend or remove the line in data/domains/{domain}/senders",
+                    subject=login,
+                    seen=f"{len(logins)} users",
+                    why=_WHY_NOBODY,
+                )
             for grant in sender.grants:
                 if grant.domain not in settings.domains:
                     yield Finding(
-                        "senders-elsewhere", Level.WARN,
-                        f"{login} may send as {grant}, whose domain is not served here.",
-                        f"add {grant.domain} to MAIL_DOMAINS, or remove it from "
-                        f"data/domains/{domain}/senders", f"{login} {grant}",
-                        f"served: {', '.join(settings.domains)}", _WHY_NOBODY,
-                    )  # fmt: skip
+                        id="senders-elsewhere",
+                        level=Level.WARN,
+                        message=f"{login} may send as {grant}, whose domain is not served here.",
+                        fix=f"add {grant.domain} to MAIL_DOMAINS, or remove it from "
+                        f"data/domains/{domain}/senders",
+                        subject=f"{login} {grant}",
+                        seen=f"served: {', '.join(settings.domains)}",
+                        why=_WHY_NOBODY,
+                    )
 
 
 def _service(context: CheckContext) -> Iterator[Finding]:
@@ -52,26 +59,41 @@ def _service(context: CheckContext) -> Iterator[Finding]:
         answer = context.machine.policy("alarms")
     except UnreachableError as error:
         yield Finding(
-            "policy-down", Level.FAIL, "The policy service does not answer.",
-            "it starts again by itself; if it does not:\ndocker compose restart",
-            seen=str(error), why=_WHY_DOWN,
-        )  # fmt: skip
+            id="policy-down",
+            level=Level.FAIL,
+            message="The policy service does not answer.",
+            fix="it starts again by itself; if it does not:\ndocker compose restart",
+            seen=str(error),
+            why=_WHY_DOWN,
+        )
         return
     alarms, notes = list(map(str, answer.get("alarms", ()))), answer.get("notes", ())
     fixes = dict(answer.get("fixes", {}))
     for text in alarms:
         yield Finding(
-            "policy-alarm", Level.FAIL, text,
-            "see why, and then:\ndocker exec mail list-senders", text,
-            "as the policy service says", _WHY_ALARM,
-        )  # fmt: skip
+            id="policy-alarm",
+            level=Level.FAIL,
+            message=text,
+            fix="see why, and then:\ndocker exec mail list-senders",
+            subject=text,
+            seen="as the policy service says",
+            why=_WHY_ALARM,
+        )
     for text in map(str, notes):
         yield Finding(
-            "policy-note", Level.WARN, text, fixes.get(text, "mend that program"), text,
-            "as the policy service says", _WHY_FULL if text in fixes else _WHY_NOTE,
-        )  # fmt: skip
+            id="policy-note",
+            level=Level.WARN,
+            message=text,
+            fix=fixes.get(text, "mend that program"),
+            subject=text,
+            seen="as the policy service says",
+            why=_WHY_FULL if text in fixes else _WHY_NOTE,
+        )
     if not alarms:
         yield Finding(
-            "policy", Level.INFO, "Each message is judged before it is taken.",
-            seen="the service answers, and nobody is paused", why=_WHY_DOWN,
-        )  # fmt: skip
+            id="policy",
+            level=Level.INFO,
+            message="Each message is judged before it is taken.",
+            seen="the service answers, and nobody is paused",
+            why=_WHY_DOWN,
+        )

@@ -56,12 +56,23 @@ def finding(verdict: Verdict, why: str = "") -> Finding | None:
     match verdict.status:
         case Status.UNKNOWN:
             return Finding(
-                "record-unknown", Level.UNKNOWN, f"{what} could not be looked up.", verdict.fix,
-                what, verdict.reason, _WHY_UNKNOWN,
-            )  # fmt: skip
+                id="record-unknown",
+                level=Level.UNKNOWN,
+                message=f"{what} could not be looked up.",
+                fix=verdict.fix,
+                subject=what,
+                seen=verdict.reason,
+                why=_WHY_UNKNOWN,
+            )
         case Status.OK if verdict.note:
             return Finding(
-                "record-note", Level.INFO, f"{what}: {verdict.note}.", "", what, seen, why
+                id="record-note",
+                level=Level.INFO,
+                message=f"{what}: {verdict.note}.",
+                fix="",
+                subject=what,
+                seen=seen,
+                why=why,
             )
         case Status.OK:
             return None
@@ -69,13 +80,23 @@ def finding(verdict: Verdict, why: str = "") -> Finding | None:
     optional = " (optional)" if record.optional else ""
     if verdict.status is Status.MISSING:
         return Finding(
-            "record-missing", level, f"{what} is missing{optional}.", _fix(verdict), what,
-            seen or "nothing", why,
-        )  # fmt: skip
+            id="record-missing",
+            level=level,
+            message=f"{what} is missing{optional}.",
+            fix=_fix(verdict),
+            subject=what,
+            seen=seen or "nothing",
+            why=why,
+        )
     return Finding(
-        "record-different", level, f"{what} is not right{optional}: {verdict.reason}.",
-        _fix(verdict), what, seen, why,
-    )  # fmt: skip
+        id="record-different",
+        level=level,
+        message=f"{what} is not right{optional}: {verdict.reason}.",
+        fix=_fix(verdict),
+        subject=what,
+        seen=seen,
+        why=why,
+    )
 
 
 def _fix(verdict: Verdict) -> str:

@@ -15,7 +15,7 @@ class Level(Enum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One thing worth saying about what was looked at. `id` is stable: scripts may match it.
 

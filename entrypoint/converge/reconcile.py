@@ -120,23 +120,23 @@ def refresh_exchangers(
 
 def _points_here(settings: Settings, domain: Domain) -> Finding:
     return Finding(
-        "mx-points-here",
-        Level.FAIL,
-        f"The MX of {domain} is {settings.mail_hostname}, this server, but {domain} is not one of "
-        "MAIL_RECEIVE: mail to it is refused for now (451).",
-        f"add {domain} to MAIL_RECEIVE, or point its MX at its mailbox provider",
-        domain,
+        id="mx-points-here",
+        level=Level.FAIL,
+        message=f"The MX of {domain} is {settings.mail_hostname}, this server, but {domain} is "
+        "not one of MAIL_RECEIVE: mail to it is refused for now (451).",
+        fix=f"add {domain} to MAIL_RECEIVE, or point its MX at its mailbox provider",
+        subject=domain,
     )
 
 
 def _unknown(domain: Domain, reason: str, *, kept: bool) -> Finding:
     serves = "the one seen last is used" if kept else "mail to it is refused for now (451)"
     return Finding(
-        "mx-unknown",
-        Level.WARN,
-        f"The MX of {domain} could not be looked up ({reason}); {serves}.",
-        "look at the name servers in /etc/resolv.conf of this host",
-        domain,
+        id="mx-unknown",
+        level=Level.WARN,
+        message=f"The MX of {domain} could not be looked up ({reason}); {serves}.",
+        fix="look at the name servers in /etc/resolv.conf of this host",
+        subject=domain,
     )
 
 

@@ -150,11 +150,11 @@ def findings(settings: Settings, current: State, now: datetime) -> tuple[Finding
             again = datetime.fromtimestamp(issue.next_try, UTC)
             found.append(
                 Finding(
-                    "certificate-error",
-                    Level.WARN,
-                    f"The certificate of {want.name} could not be issued: {issue.error}. "
+                    id="certificate-error",
+                    level=Level.WARN,
+                    message=f"The certificate of {want.name} could not be issued: {issue.error}. "
                     f"Tries that failed: {issue.failures}; next: {again:%Y-%m-%d %H:%M} UTC.",
-                    issue.fix,
+                    fix=issue.fix,
                     subject=want.name,
                 )
             )
@@ -170,11 +170,11 @@ def findings(settings: Settings, current: State, now: datetime) -> tuple[Finding
     if default and default.not_after < now:
         found.append(
             Finding(
-                "certificate-expired",
-                Level.FAIL,
-                f"The certificate of {settings.mail_hostname} expired on "
+                id="certificate-expired",
+                level=Level.FAIL,
+                message=f"The certificate of {settings.mail_hostname} expired on "
                 f"{default.not_after:%Y-%m-%d}: mail programs refuse to connect.",
-                fix,
+                fix=fix,
             )
         )
     return tuple(found)
@@ -187,14 +187,20 @@ def _age(
     expires = f"expires on {certificate.not_after:%Y-%m-%d %H:%M} UTC"
     if left < min(timedelta(days=1), certificate.lifetime / 12):
         yield Finding(
-            "certificate-last-day", Level.WARN, f"The certificate of {name} {expires}.", fix, name
+            id="certificate-last-day",
+            level=Level.WARN,
+            message=f"The certificate of {name} {expires}.",
+            fix=fix,
+            subject=name,
         )
     elif left < certificate.lifetime / 6:
         text = f"The certificate of {name} {expires}: less than a sixth of its life is left."
-        yield Finding("certificate-late", Level.WARN, text, fix, name)
+        yield Finding(id="certificate-late", level=Level.WARN, message=text, fix=fix, subject=name)
     elif now > due + certificate.lifetime / 15:
         text = f"The certificate of {name} has been due for renewal since {due:%Y-%m-%d %H:%M} UTC."
-        yield Finding("certificate-overdue", Level.WARN, text, fix, name)
+        yield Finding(
+            id="certificate-overdue", level=Level.WARN, message=text, fix=fix, subject=name
+        )
 
 
 # --- acts ----------------------------------------------------------------------------------------

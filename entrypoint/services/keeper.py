@@ -222,16 +222,28 @@ class Keeper:
                 return tuple(item for item in self._alarms if item.id.startswith("policy-"))
             text = f"The policy service does not answer ({error}): no mail is taken."
             fix = "it starts again by itself; if it does not: docker compose restart"
-            return (Finding("policy-down", Level.FAIL, text, fix),)
+            return (Finding(id="policy-down", level=Level.FAIL, message=text, fix=fix),)
         self._silent = 0
         fix = "see why, and then: docker exec mail list-senders"
         return (
             *(
-                Finding("policy-alarm", Level.FAIL, text, fixes.get(text, fix), text)
+                Finding(
+                    id="policy-alarm",
+                    level=Level.FAIL,
+                    message=text,
+                    fix=fixes.get(text, fix),
+                    subject=text,
+                )
                 for text in alarms
             ),
             *(
-                Finding("policy-note", Level.WARN, text, fixes.get(text, ""), text)
+                Finding(
+                    id="policy-note",
+                    level=Level.WARN,
+                    message=text,
+                    fix=fixes.get(text, ""),
+                    subject=text,
+                )
                 for text in notes
             ),
         )
@@ -255,7 +267,7 @@ class Keeper:
             "that are no user's waits elsewhere (451). Generated secrets go on."
         )
         fix = "it starts again by itself; if it does not: docker compose restart"
-        return (Finding("auth-down", Level.FAIL, said, fix),)
+        return (Finding(id="auth-down", level=Level.FAIL, message=said, fix=fix),)
 
     def _say(self, current: State) -> None:
         """Log each finding when it appears and when it goes; tell the health check."""

@@ -110,11 +110,11 @@ def read(
         fix = "mend the file"
     findings.append(
         Finding(
-            f"broken-{path.name.partition(':')[0]}",
-            Level.FAIL,
-            f"{shown(path)}: {reason}. Until it is mended {serves}.",
-            fix,
-            str(path),
+            id=f"broken-{path.name.partition(':')[0]}",
+            level=Level.FAIL,
+            message=f"{shown(path)}: {reason}. Until it is mended {serves}.",
+            fix=fix,
+            subject=str(path),
         )
     )
     return fallback

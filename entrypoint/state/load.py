@@ -109,11 +109,17 @@ def load(paths: Paths) -> State:
         try:
             domain = Domain.parse(folder.name)
         except ValueError as error:
-            findings.append(Finding("domain-folder", Level.WARN, f"{folder}: {error}"))
+            findings.append(
+                Finding(id="domain-folder", level=Level.WARN, message=f"{folder}: {error}")
+            )
             continue
         if domain != folder.name:
             text = f"{folder} is not looked at: the folder of that domain is called {domain}."
-            findings.append(Finding("domain-folder", Level.WARN, text, f"rename it to {domain}"))
+            findings.append(
+                Finding(
+                    id="domain-folder", level=Level.WARN, message=text, fix=f"rename it to {domain}"
+                )
+            )
             continue
         domains[domain] = _domain(paths, domain, findings)
     return State(
@@ -192,7 +198,12 @@ def _active_keys(
             selector = dkim.selector_of(path.name)
         except ValueError as error:
             findings.append(
-                Finding("dkim-name", Level.FAIL, f"{edited.shown(path)}: {error}", "rename it")
+                Finding(
+                    id="dkim-name",
+                    level=Level.FAIL,
+                    message=f"{edited.shown(path)}: {error}",
+                    fix="rename it",
+                )
             )
             continue
         if selector is None:
@@ -280,7 +291,15 @@ def _keys(folder: Path, findings: list[Finding]) -> list[tuple[dkim.DkimKey, dat
                 found.append((dkim.load(selector, path.read_bytes()), when))
         except (OSError, ValueError) as error:
             text = f"{edited.shown(path)}: {error}"
-            findings.append(Finding("broken-dkim", Level.WARN, text, "remove it", str(path)))
+            findings.append(
+                Finding(
+                    id="broken-dkim",
+                    level=Level.WARN,
+                    message=text,
+                    fix="remove it",
+                    subject=str(path),
+                )
+            )
     return found
 
 
@@ -295,12 +314,12 @@ def _provider(path: Path, findings: list[Finding]) -> dict[str, str]:
         reason = str(error)
     findings.append(
         Finding(
-            "broken-acme-env",
-            Level.WARN,
-            f"{edited.shown(path)}: {reason}. "
+            id="broken-acme-env",
+            level=Level.WARN,
+            message=f"{edited.shown(path)}: {reason}. "
             "The certificate cannot be renewed until it is mended.",
-            "mend the file",
-            str(path),
+            fix="mend the file",
+            subject=str(path),
         )
     )
     return {}
@@ -327,11 +346,11 @@ def _certificates(paths: Paths, findings: list[Finding]) -> dict[Domain, certs.C
                 serves = "the last good copy serves"
             findings.append(
                 Finding(
-                    "broken-certificate",
-                    Level.FAIL,
-                    f"{edited.shown(folder)}: {error}. Until it is mended {serves}.",
-                    f"have it issued again: docker exec mail renew-cert {name} --force",
-                    name,
+                    id="broken-certificate",
+                    level=Level.FAIL,
+                    message=f"{edited.shown(folder)}: {error}. Until it is mended {serves}.",
+                    fix=f"have it issued again: docker exec mail renew-cert {name} --force",
+                    subject=name,
                 )
             )
     return found
@@ -418,12 +437,12 @@ def unserved(state: State, served: tuple[Domain, ...]) -> tuple[Finding, ...]:
     """Findings for domains that have a folder but are not among MAIL_DOMAINS."""
     return tuple(
         Finding(
-            "unserved-domain",
-            Level.WARN,
-            f"data/domains/{domain} exists, but {shown(domain)} is not one of MAIL_DOMAINS: its "
-            "users cannot log in and its mail is refused.",
-            f"add {domain} to MAIL_DOMAINS in .env, or remove the folder",
-            domain,
+            id="unserved-domain",
+            level=Level.WARN,
+            message=f"data/domains/{domain} exists, but {shown(domain)} is not one of "
+            "MAIL_DOMAINS: its users cannot log in and its mail is refused.",
+            fix=f"add {domain} to MAIL_DOMAINS in .env, or remove the folder",
+            subject=domain,
         )
         for domain in state.domains
         if domain not in served

@@ -155,9 +155,27 @@ def test_broken_files_and_unserved_domains(served: Scene) -> None:
     served.state = replace(
         served.state,
         findings=(
-            Finding("broken-users", Level.FAIL, "data/x: line 3 is wrong.", "mend it", "x"),
-            Finding("broken-dkim", Level.FAIL, "data/y: damaged.", "mend it", "y"),
-            Finding("broken-certificate", Level.FAIL, "data/z: damaged.", "mend it", "z"),
+            Finding(
+                id="broken-users",
+                level=Level.FAIL,
+                message="data/x: line 3 is wrong.",
+                fix="mend it",
+                subject="x",
+            ),
+            Finding(
+                id="broken-dkim",
+                level=Level.FAIL,
+                message="data/y: damaged.",
+                fix="mend it",
+                subject="y",
+            ),
+            Finding(
+                id="broken-certificate",
+                level=Level.FAIL,
+                message="data/z: damaged.",
+                fix="mend it",
+                subject="z",
+            ),
         ),
     )
     served.settings = asked(MAIL_DOMAINS="example.org")

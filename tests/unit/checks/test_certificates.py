@@ -64,8 +64,16 @@ def test_a_port_that_does_not_answer_is_unknown(trusted: Scene) -> None:
 
 
 def test_what_renewal_and_state_say_is_passed_on(trusted: Scene) -> None:
-    broken = Finding("broken-certificate", Level.FAIL, "data/certs/x: damaged.", "mend it", "x")
-    other = Finding("broken-users", Level.FAIL, "data/y: damaged.", "mend it", "y")
+    broken = Finding(
+        id="broken-certificate",
+        level=Level.FAIL,
+        message="data/certs/x: damaged.",
+        fix="mend it",
+        subject="x",
+    )
+    other = Finding(
+        id="broken-users", level=Level.FAIL, message="data/y: damaged.", fix="mend it", subject="y"
+    )
     issue = Issue(failures=1, error="no answer", fix="wait", next_try=NOW.timestamp() + 60)
     trusted.state = replace(trusted.state, findings=(broken, other), issues={Domain(HOST): issue})
     found = certificates.check(trusted.context())

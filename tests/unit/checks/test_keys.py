@@ -69,8 +69,20 @@ def test_a_domain_whose_mail_nobody_signs(scene: Scene) -> None:
 
 
 def test_a_damaged_key_file(scene: Scene) -> None:
-    broken = Finding("broken-dkim", Level.FAIL, "data/x: damaged.", "mend the file", "x")
-    other = Finding("broken-users", Level.FAIL, "data/y: damaged.", "mend the file", "y")
+    broken = Finding(
+        id="broken-dkim",
+        level=Level.FAIL,
+        message="data/x: damaged.",
+        fix="mend the file",
+        subject="x",
+    )
+    other = Finding(
+        id="broken-users",
+        level=Level.FAIL,
+        message="data/y: damaged.",
+        fix="mend the file",
+        subject="y",
+    )
     scene.state = replace(scene.state, findings=(broken, other))
     assert [item.id for item in keys.check(scene.context())] == ["broken-dkim"]
 

@@ -17,10 +17,14 @@ from entrypoint.services import doctor
 from tests.unit.checks.kit import NOW, Scene
 from tests.unit.kit import asked
 
-LISTED = Finding("listed", Level.FAIL, "on a list.", subject="203.0.113.10 zen")
-DOUBT = Finding("list-unknown", Level.UNKNOWN, "not known.", subject="203.0.113.10 zen")
-OTHER_DOUBT = Finding("list-unknown", Level.UNKNOWN, "not known.", subject="example.com dbl")
-NEWS = Finding("queue", Level.INFO, "messages wait.")
+LISTED = Finding(id="listed", level=Level.FAIL, message="on a list.", subject="203.0.113.10 zen")
+DOUBT = Finding(
+    id="list-unknown", level=Level.UNKNOWN, message="not known.", subject="203.0.113.10 zen"
+)
+OTHER_DOUBT = Finding(
+    id="list-unknown", level=Level.UNKNOWN, message="not known.", subject="example.com dbl"
+)
+NEWS = Finding(id="queue", level=Level.INFO, message="messages wait.")
 
 
 def report(*findings: Finding, theme: int = 0) -> Report:
@@ -55,8 +59,8 @@ def test_what_is_mended() -> None:
 
 
 def test_another_level_is_new() -> None:
-    low = Finding("disk-low", Level.WARN, "nearly full.", subject="data")
-    worse = Finding("disk-low", Level.FAIL, "full.", subject="data")
+    low = Finding(id="disk-low", level=Level.WARN, message="nearly full.", subject="data")
+    worse = Finding(id="disk-low", level=Level.FAIL, message="full.", subject="data")
     assert after(report(low), report(worse))[0].new == (worse,)
 
 
@@ -75,20 +79,22 @@ def test_a_doubt_about_something_else_hides_nothing() -> None:
     assert [item.message for item in changes.mended] == ["on a list."]
     elsewhere = Report(NOW, (Result(THEMES[0], (), 0.1), Result(THEMES[1], (DOUBT,), 0.1)), 0.1)
     assert after(report(LISTED), elsewhere)[0].mended
-    inside = Finding("ports-from-outside", Level.UNKNOWN, "not known.")
+    inside = Finding(id="ports-from-outside", level=Level.UNKNOWN, message="not known.")
     assert after(report(LISTED), report(inside))[0].mended
 
 
 def test_a_doubt_about_the_whole_hides_its_parts() -> None:
-    blocked = Finding("port-25-refused", Level.WARN, "refused.", subject="IPv4 big.example")
-    doubt = Finding("port-25-unknown", Level.UNKNOWN, "not known.", subject="IPv4")
+    blocked = Finding(
+        id="port-25-refused", level=Level.WARN, message="refused.", subject="IPv4 big.example"
+    )
+    doubt = Finding(id="port-25-unknown", level=Level.UNKNOWN, message="not known.", subject="IPv4")
     assert after(report(blocked), report(doubt))[0].mended == ()
-    other = Finding("port-25-unknown", Level.UNKNOWN, "not known.", subject="IPv6")
+    other = Finding(id="port-25-unknown", level=Level.UNKNOWN, message="not known.", subject="IPv6")
     assert after(report(blocked), report(other))[0].mended
-    waiting = Finding("queue-waiting", Level.WARN, "waits.", subject="big.example")
-    doubt = Finding("queue-unknown", Level.UNKNOWN, "not known.")
+    waiting = Finding(id="queue-waiting", level=Level.WARN, message="waits.", subject="big.example")
+    doubt = Finding(id="queue-unknown", level=Level.UNKNOWN, message="not known.")
     assert after(report(waiting), report(doubt))[0].mended == ()
-    overrun = Finding("overrun", Level.UNKNOWN, "not looked at.")
+    overrun = Finding(id="overrun", level=Level.UNKNOWN, message="not looked at.")
     assert after(report(waiting, blocked), report(overrun))[0].mended == ()
 
 

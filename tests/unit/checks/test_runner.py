@@ -14,7 +14,7 @@ from entrypoint.common.findings import Finding, Level
 from entrypoint.common.parallel import every
 from tests.unit.checks.kit import SELF_SIGNED, Scene
 
-FINE = Finding("fine", Level.INFO, "fine.")
+FINE = Finding(id="fine", level=Level.INFO, message="fine.")
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_what_a_stranger_wrote_moves_no_cursor(scene: Scene) -> None:
 
 def test_the_worst_level_of_a_theme() -> None:
     def worst(*levels: Level) -> Level:
-        found = tuple(Finding(level.value, level, "x.") for level in levels)
+        found = tuple(Finding(id=level.value, level=level, message="x.") for level in levels)
         return Result(THEMES[0], found, 0.0).worst
 
     assert worst() is Level.INFO

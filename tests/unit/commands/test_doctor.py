@@ -16,16 +16,30 @@ from tests.unit.checks.kit import Scene
 from tests.unit.commands.conftest import Result, Server
 
 BAD = Finding(
-    "listed", Level.FAIL, "203.0.113.10 is on a list.",
-    "find out why, end it, then have it removed:\nhttps://list.example/" + "x" * 80,
-    "203.0.113.10 list.example", "127.0.0.2", "Receivers that ask this list refuse mail. " * 3,
-)  # fmt: skip
+    id="listed",
+    level=Level.FAIL,
+    message="203.0.113.10 is on a list.",
+    fix="find out why, end it, then have it removed:\nhttps://list.example/" + "x" * 80,
+    subject="203.0.113.10 list.example",
+    seen="127.0.0.2",
+    why="Receivers that ask this list refuse mail. " * 3,
+)
 DOUBTS = tuple(
-    Finding("x-unknown", Level.UNKNOWN, f"{name} is not known.", "", name, f"{name} failed", "Why.")
+    Finding(
+        id="x-unknown",
+        level=Level.UNKNOWN,
+        message=f"{name} is not known.",
+        fix="",
+        subject=name,
+        seen=f"{name} failed",
+        why="Why.",
+    )
     for name in ("a.example", "b.example", "c.example", "d.example")
-)  # fmt: skip
-NEWS = Finding("queue", Level.INFO, "No message waits.", seen="empty", why="So.")
-LATER = Finding("warned", Level.WARN, "Something is odd.", "mend it", seen="odd", why="So.")
+)
+NEWS = Finding(id="queue", level=Level.INFO, message="No message waits.", seen="empty", why="So.")
+LATER = Finding(
+    id="warned", level=Level.WARN, message="Something is odd.", fix="mend it", seen="odd", why="So."
+)
 
 
 @pytest.fixture
