@@ -17,7 +17,7 @@ from typing import Any
 from entrypoint.policy import decide
 from entrypoint.policy.decide import Answer, Envelope, Rules
 
-_WAIT = 25.0  # seconds; the gate holds a submission for 20
+_WAIT = 7.0  # seconds; the gate holds a submission for six
 _MOST_IDLE = 16  # connections that are kept
 
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -33,7 +33,7 @@ class Pacing:
     async def refusal(self, rules: Rules | None, envelope: Envelope) -> Answer | None:
         """That a login has too much waiting for a receiver; None if it has not, or nobody knows.
 
-        It may take 20 seconds. What is not taken afterwards: see `withdraw`.
+        It may take six seconds. What is not taken afterwards: see `withdraw`.
         """
         login, outside = decide.login_of(envelope), _outside(rules, envelope)
         if not login or not outside:

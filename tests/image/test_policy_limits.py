@@ -224,7 +224,7 @@ def test_its_silence_is_an_alarm(server: Server) -> None:
 def test_two_hundred_large_messages_need_the_memory_of_none(servers: Servers) -> None:
     """Through the real hook, as chasquid starts it. No chasquid puts them into a queue, so room for
     them would be kept; without a memory limit none is counted."""
-    server = servers.make(overlay={"mem_limit": 0})
+    server = servers.make({"PACE_SHARE": "none"}, overlay={"mem_limit": 0})
     server.up()
     user = f"large@{DOMAIN}"
     server.add_user(user)
