@@ -276,6 +276,11 @@ def explain(status: int, lines: list[str], missing: str = "") -> tuple[str, str]
     return f"acme.sh ended with status {status}: {words}", "see the log above for the reason"
 
 
+def replaced_is_unknown(lines: list[str]) -> bool:
+    """Whether the authority refuses since it does not find what the order replaces (RFC 9773 5)."""
+    return any("could not find an order for the given certificate" in line for line in lines)
+
+
 def account_is_lost(lines: list[str]) -> bool:
     """Whether the authority no longer knows the account (test authorities forget them)."""
     return any("urn:ietf:params:acme:error:accountDoesNotExist" in line for line in lines)

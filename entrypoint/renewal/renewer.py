@@ -350,6 +350,10 @@ class Renewer:
                 shutil.rmtree(asked.home / "ca", ignore_errors=True)
                 self._prepare(asked)
                 status, lines = acmesh.run(asked, renew=in_home, on_line=self._acme_said)
+            if status != 0 and in_home and acmesh.replaced_is_unknown(lines):
+                self.log(f"{asked.name}: the authority does not know the certificate in place; "
+                         "asking for one that replaces none")  # fmt: skip
+                status, lines = acmesh.run(asked, renew=False, on_line=self._acme_said)
         if status != 0:
             if not self.progress:
                 for line in lines[-_SHOWN_LINES:]:

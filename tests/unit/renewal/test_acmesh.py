@@ -386,3 +386,9 @@ def test_the_identifier_of_the_standard_s_own_example() -> None:
     """Its serial has a first bit that is set, so that DER puts a zero octet before it."""
     held = certs.Certificate((), "", NOW, NOW, EXAMPLE, b"")
     assert certs.ari_identifier(held) == "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"
+
+
+def test_order_that_replaces_what_the_authority_does_not_know() -> None:
+    said = '"detail": "could not find an order for the given certificate: could not find order"'
+    assert acmesh.replaced_is_unknown(["Renew: example.com", said])
+    assert not acmesh.replaced_is_unknown(["Error creating new order"])
