@@ -3,6 +3,10 @@
 The gate sees addresses alone. So it looks up the exchangers of each recipient's domain by itself
 (RFC 5321 5.1), in threads of its own, and keeps what it found for a while; a greeting tells too.
 Nothing depends on it but how receivers are grouped: without an answer an address is its own.
+
+Anybody may name somebody else's address as his own exchanger's. So the operators that are known by
+name come first (nobody else has names below theirs), and an address that several domains claim is
+nobody's: it counts with its network.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from entrypoint.common import log
 from entrypoint.delivery import operators
 from entrypoint.delivery.operators import Operator
 
@@ -25,6 +30,8 @@ _MOST_WAITING = 2000  # domains to be looked up
 _MOST_ASKED = 64  # greetings that are proven at once
 _THREADS = 4
 _HOSTS = 6  # exchangers of a domain whose addresses are looked up
+_ADDRESSES = 16  # of an exchanger that are looked at
+_DISPUTED = ""  # the owner of an address that several claim
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ def look_up(domain: str) -> list[Host]:
         for kind in ("AAAA", "A"):
             answer = resolve(name, kind)
             addresses += answer.values if isinstance(answer, Found) else ()
-        hosts.append(Host(name, operators.of_exchanger(name), tuple(addresses), owner_of(name)))
+        known = operators.of_exchanger(name)
+        hosts.append(Host(name, known, tuple(addresses[:_ADDRESSES]), owner_of(name)))
     return hosts
 
 
@@ -95,9 +103,10 @@ class Exchangers:
         self._look_up = look_up
         self._addresses_of = addresses_of
         self._clock = clock
-        self._domains: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
-        self._hosts: OrderedDict[str, Host] = OrderedDict()  # by address
-        self._greetings: OrderedDict[str, Operator] = OrderedDict()  # by address
+        # When a domain was looked up, and the addresses of its exchangers.
+        self._domains: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
+        self._owners: OrderedDict[str, str] = OrderedDict()  # by address
+        self._operators: OrderedDict[str, Operator] = OrderedDict()  # by address
         self._asked: set[str] = set()  # addresses whose greeting is being proven
         self._wanted: asyncio.Queue[str] = asyncio.Queue(_MOST_WAITING)
         self._threads = ThreadPoolExecutor(_THREADS, "exchangers")
@@ -108,7 +117,7 @@ class Exchangers:
         known = self._domains.get(name)
         if (known and self._clock() - known[0] < _LIFE) or self._wanted.full():
             return
-        self._remember(self._domains, name, (self._clock(), known[1] if known else None))
+        self._remember(self._domains, name, (self._clock(), known[1] if known else ()))
         self._wanted.put_nowait(name)
 
     async def run(self) -> None:
@@ -123,17 +132,23 @@ class Exchangers:
             domain = await self._wanted.get()
             try:
                 hosts = await loop.run_in_executor(self._threads, self._look_up, domain)
-            except (OSError, ValueError, IndexError):
+            except Exception as error:  # noqa: BLE001 (what a stranger's zone can bring about)
+                log.log("gate", f"warning: {domain} could not be looked up: {error!r}")
                 continue
+            addresses = tuple(address for host in hosts for address in host.addresses)
+            self._remember(self._domains, domain, (self._clock(), addresses))
             for host in hosts:
                 for address in host.addresses:
-                    self._remember(self._hosts, address, host)
-            addresses = [address for host in hosts for address in host.addresses]
-            self._remember(
-                self._domains, domain, (self._clock(), addresses[0] if addresses else None)
-            )
-            for address in addresses:
-                self._tell(address)
+                    self._learn(address, host)
+                    self._tell(address)
+
+    def _learn(self, address: str, host: Host) -> None:
+        if host.operator:
+            self._remember(self._operators, address, host.operator)
+        elif self._owners.get(address, host.owner) != host.owner:
+            self._remember(self._owners, address, _DISPUTED)
+        else:
+            self._remember(self._owners, address, host.owner)
 
     @staticmethod
     def _remember(table: OrderedDict[str, _V], key: str, value: _V) -> None:
@@ -148,7 +163,7 @@ class Exchangers:
         Anybody may greet as somebody else, and then refuse, to have that one's window shrink: so
         the name in it counts only if it has that address.
         """
-        if address in self._hosts or address in self._greetings or address in self._asked:
+        if address in self._owners or address in self._operators or address in self._asked:
             return
         words = greeting[4:].split()
         operator = operators.of_greeting(greeting)
@@ -164,27 +179,18 @@ class Exchangers:
     ) -> None:
         self._asked.discard(address)
         if not answer.cancelled() and not answer.exception() and address in answer.result():
-            self._remember(self._greetings, address, operator)
+            self._remember(self._operators, address, operator)
             self._tell(address)
 
     def operator_of(self, address: str) -> Operator | None:
         """By its exchanger's name, else by its greeting."""
-        host = self._hosts.get(address)
-        if host and host.operator:
-            return host.operator
-        return self._greetings.get(address)
+        return self._operators.get(address)
 
     def owner_of(self, address: str) -> str:
         """The organizational domain of its exchanger's name; empty if that is not known."""
-        host = self._hosts.get(address)
-        return host.owner if host else ""
+        return self._owners.get(address, "")
 
-    def siblings_of(self, address: str) -> tuple[str, ...]:
-        """The other addresses of the same exchanger."""
-        host = self._hosts.get(address)
-        return tuple(item for item in host.addresses if item != address) if host else ()
-
-    def address_of(self, domain: str) -> str | None:
-        """An address that mail to a domain goes to; None if that is not known."""
+    def addresses_for(self, domain: str) -> tuple[str, ...]:
+        """Where mail to a domain goes, as far as that is known."""
         known = self._domains.get(domain)
-        return known[1] if known else None
+        return known[1] if known else ()

@@ -11,10 +11,12 @@ bytes; TLS stays between chasquid and the receiver.
 A receiver that refuses at the greeting (421, 450; RFC 5321 3.1, 3.8) is tried again from here, in
 the same line. Who has waited for five minutes, or would, is answered 421 4.3.2 with the length of
 the line: chasquid keeps the message, and the ten minutes that it has for a delivery are left for
-the delivery. When an address cannot be reached, others of the same exchanger are tried.
+the delivery.
 
 What must never happen: more connections to an operator than its window has; a connection that
-holds others up because its receiver hangs; a byte that is not passed as it came.
+holds others up because its receiver hangs; a byte that is not passed as it came; mail that goes to
+another address than chasquid asked for. (Which addresses are one exchanger's cannot be told from an
+address: anybody may name somebody else's beside his own as his exchanger's.)
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ _MAX_GREETING = 8192  # bytes; RFC 5321 4.5.3.1.5 has 512 for a line
 _PATIENCE = 300.0  # seconds in a line: chasquid gives up a delivery after 600
 _DEAD = 30.0  # seconds for which an address that was not reached counts as such
 _SPARE = 5.0  # seconds for chasquid to come for a connection that was made as a check
+_LINGER = 10.0  # seconds for which a forgotten listener stays
 _IDLE = 600.0  # seconds after which an address that nobody wants is forgotten
 _MOST = 4096  # addresses, the least wanted of which go; and windows that are kept
 _FEW_LINES = 500  # receivers of which all is kept in memory
@@ -125,8 +128,8 @@ class Delivery:
     since: float
     last: str = ""
     gone: bool = False
-    tried: list[str] = field(default_factory=list)  # addresses that could not be reached
     task: asyncio.Task[None] | None = None  # at work to get its greeting
+    begun: bool = False  # whether that task runs: before, it could not give its place back
 
     def stop_watching(self) -> None:
         if not self.gone:
@@ -244,6 +247,7 @@ class Gate:
         """Everything ends: chasquid sees it, and tries again."""
         for found in list(self._destinations.values()):
             self._forget(found)
+            found.listener.close()
         for line in self.lines.values():
             if line.wake:
                 line.wake.cancel()
@@ -366,8 +370,10 @@ class Gate:
     def _forget(self, found: Destination) -> None:
         del self._destinations[found.address]
         self._tell({"address": found.address, "gone": True})
-        asyncio.get_running_loop().remove_reader(found.listener)
-        found.listener.close()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(found.listener)
+        # Not at once: its port could be another address's before the holder has heard.
+        loop.call_later(_LINGER, found.listener.close)
         self._drop_spare(found)
 
     def _line_of(self, address: str) -> Line:
@@ -437,6 +443,10 @@ class Gate:
             return
         finally:
             found.checking = False
+        if self._destinations.get(found.address) is not found:  # forgotten meanwhile
+            connection.close()
+            self._give_back(place)
+            return
         self._reached(found)
         found.spare = (connection, place)
         asyncio.get_running_loop().call_later(_SPARE, self._drop_spare, found)
@@ -457,7 +467,7 @@ class Gate:
             self._tell({"address": found.address, "port": found.port, "alive": True})
 
     def _not_reached(self, found: Destination, error: OSError) -> None:
-        """Say so to chasquid's next calls, and to who waits, unless another address will do."""
+        """Say so to chasquid's next calls, which go on to the next address, and to who waits."""
         found.tried = self.clock()
         found.reached = False
         number = error.errno or errno.ETIMEDOUT
@@ -468,7 +478,7 @@ class Gate:
         waiting = [item for item in line.waiting if item.address == found.address]
         line.waiting = deque(item for item in line.waiting if item.address != found.address)
         for item in waiting:
-            if not self._elsewhere(item, words):
+            if not item.gone:
                 _refuse(item, f"421 4.4.1 tambo: {words}")
         self._pump(line)
 
@@ -477,20 +487,6 @@ class Gate:
         if found.reached is False:
             found.reached = None
             self._tell({"address": found.address, "gone": True})
-
-    def _elsewhere(self, delivery: Delivery, words: str) -> bool:
-        """Have it go on with another address of the same exchanger, if one is known."""
-        delivery.tried.append(delivery.address)
-        delivery.last = words
-        for other in self.exchangers.siblings_of(delivery.address):
-            known = self._destinations.get(other)
-            usable = self.options.ipv6 or ":" not in other
-            if other not in delivery.tried and usable and not (known and known.reached is False):
-                delivery.address = other
-                self._line_of(other).waiting.appendleft(delivery)
-                self._pump(self._line_of(other))
-                return True
-        return False
 
     # chasquid's connections
 
@@ -532,7 +528,7 @@ class Gate:
             delivery.gone = True
         if delivery.gone:
             delivery.client.close()  # it is skipped when its turn comes
-            if delivery.task:
+            if delivery.task and delivery.begun:
                 delivery.task.cancel()
 
     def _pump(self, line: Line) -> None:
@@ -562,7 +558,10 @@ class Gate:
         self, delivery: Delivery, place: Place, connection: socket.socket | None = None
     ) -> None:
         """Dial, read the greeting, hand it over; or back into the line."""
+        delivery.begun = True
         try:
+            if delivery.gone:
+                raise asyncio.CancelledError
             if connection is None:
                 try:
                     connection = await self._dial(delivery.address, place.source)
@@ -583,7 +582,7 @@ class Gate:
                 delivery.stop_watching()
                 delivery.client.close()
             raise
-        delivery.task = None
+        delivery.task, delivery.begun = None, False
         delivery.stop_watching()
         if _is_refusal(greeting):
             connection.close()
@@ -598,8 +597,7 @@ class Gate:
         words = f"{delivery.address}: {os.strerror(error.errno or errno.ETIMEDOUT)}"
         if found and found.reached is not False:
             self._not_reached(found, error)
-        if not self._elsewhere(delivery, words):
-            _refuse(delivery, f"421 4.4.1 tambo: {words}")
+        _refuse(delivery, f"421 4.4.1 tambo: {words}")
 
     def _refused(self, delivery: Delivery, place: Place, greeting: bytes) -> None:
         words = _words(greeting) or "it closed the connection without a greeting"
@@ -645,7 +643,8 @@ class Gate:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source:
                 # Its port is chosen with the destination's: else all could be used up.
-                connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+                with suppress(OSError):
+                    connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
                 try:
                     connection.bind((source, 0))
                 except OSError as error:  # it is not this machine's: mail flows, by another
@@ -686,13 +685,12 @@ class Gate:
             self._say(line, event.text)
 
     def key_of(self, recipient: str) -> str:
-        """The line that mail to a recipient waits in; its domain while that is not known."""
+        """The line that mail to a recipient waits in; its domain while that is not known, or is
+        several: else a domain's owner could speak for everybody whose addresses he names."""
         domain = recipient.rpartition("@")[2].lower()
-        address = self.exchangers.address_of(domain)
-        if address is None:
-            return domain
-        found = self._destinations.get(address)
-        return found.line.key if found else self._line_of(address).key
+        addresses = self.exchangers.addresses_for(domain)
+        keys = {self._line_of(address).key for address in addresses}
+        return keys.pop() if len(keys) == 1 else domain
 
     def _pace_of(self, key: str) -> tuple[str, int, float]:
         """What it is called, its places, and messages a second."""

@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -225,21 +225,61 @@ def test_an_address_that_refuses_is_said_to_be_unreachable(tmp_path: Path) -> No
     run(tmp_path, work)
 
 
-def test_another_address_of_the_exchanger_is_tried(tmp_path: Path) -> None:
-    host = Host("mx.example.net", None, ("127.0.0.9", "127.0.0.2"))
+def test_mail_goes_to_no_address_but_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    """Whoever names a dead receiver's address beside his own gets nothing of its mail."""
+    thief = Host("mx.example.net", None, ("127.0.0.9", "127.0.0.2"), "example.net")
 
     async def work(world: World) -> None:
         receiver = await world.receiver(Receiver("127.0.0.2"))
         await world.ask("admit", {"login": "i@example.com", "to": ["a@example.net"]})
         async with asyncio.timeout(5):
-            while world.gate.exchangers.address_of("example.net") is None:
+            while not world.gate.exchangers.addresses_for("example.net"):
                 await asyncio.sleep(0.02)
-        port = await world.wanted("127.0.0.9")
-        world.told["127.0.0.9"] = {"port": port}
-        assert await world.mail("127.0.0.9") == GREETING
-        assert receiver.served == 1
+        assert (await world.mail("127.0.0.9")).startswith(b"421 4.4.1 tambo: 127.0.0.9: ")
+        assert receiver.here + receiver.served == 0
 
-    run(tmp_path, work, hosts={"example.net": [host]})
+    run(tmp_path, work, hosts={"example.net": [thief]})
+
+
+def test_nobody_moves_an_operator_s_address_into_a_line_of_his_own(tmp_path: Path) -> None:
+    google = operators.get("google")
+    real = Host("aspmx.l.google.com", google, ("127.0.0.2",), "google.com")
+    claim = Host("mx.example.org", None, ("127.0.0.2", "127.0.9.3"), "example.org")
+    other = Host("mx.example.net", None, ("127.0.9.3",), "example.net")
+
+    async def work(world: World) -> None:
+        for name in ("gmail.example", "example.org", "example.net"):
+            await world.ask("admit", {"login": "i@example.com", "to": [f"a@{name}"]})
+            async with asyncio.timeout(5):
+                while not world.gate.exchangers.addresses_for(name):
+                    await asyncio.sleep(0.02)
+        assert world.gate._line_of("127.0.0.2").key == "google"
+        assert world.gate._line_of("127.0.9.3").key == "127.0.9.0/24", "two claim it"
+        assert world.gate.key_of("a@gmail.example") == "google"
+        assert world.gate.key_of("a@example.org") == "example.org", "it is of several lines"
+
+    hosts = {"gmail.example": [real], "example.org": [claim], "example.net": [other]}
+    run(tmp_path, work, hosts=hosts)
+
+
+def test_chasquid_that_is_gone_before_its_turn_has_begun_gives_its_place_back(
+    tmp_path: Path,
+) -> None:
+    async def work(world: World) -> None:
+        await world.receiver(Receiver("127.0.0.2"))
+        port = await world.wanted("127.0.0.2")
+        await world.mail("127.0.0.2")
+        (line,) = world.gate.lines.values()
+        for _ in range(30):
+            with socket.socket() as client:
+                client.setblocking(False)
+                with suppress(BlockingIOError):
+                    client.connect(("127.0.0.1", port))
+        async with asyncio.timeout(5):
+            while line.window.in_use or line.waiting:
+                await asyncio.sleep(0.05)
+
+    run(tmp_path, work)
 
 
 def test_exchangers_of_one_operator_share_a_window(tmp_path: Path) -> None:
@@ -254,7 +294,7 @@ def test_exchangers_of_one_operator_share_a_window(tmp_path: Path) -> None:
         for name in ("example.net", "example.org"):
             await world.ask("admit", {"login": "i@example.com", "to": [f"a@{name}"]})
         async with asyncio.timeout(5):
-            while world.gate.exchangers.address_of("example.org") is None:
+            while not world.gate.exchangers.addresses_for("example.org"):
                 await asyncio.sleep(0.02)
         tasks = [asyncio.create_task(world.mail(item))
                  for item in ("127.0.0.2", "127.0.9.3") for _ in range(60)]  # fmt: skip
@@ -346,7 +386,7 @@ def test_exchangers_below_one_domain_are_one_operators(tmp_path: Path) -> None:
             await world.receiver(Receiver(host.addresses[0]))
             await world.ask("admit", {"login": "i@example.com", "to": [f"a@{name}"]})
         async with asyncio.timeout(5):
-            while world.gate.exchangers.address_of("example.org") is None:
+            while not world.gate.exchangers.addresses_for("example.org"):
                 await asyncio.sleep(0.02)
         for address in ("127.0.0.2", "127.0.9.3"):
             assert await world.mail(address) == GREETING
