@@ -197,6 +197,11 @@ class Connections:
                 saved = now
                 self.strangers.changed = not self.file.save(self.strangers.to_json())
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether the chasquid that there is asks here."""
+        return self._listener is not None
+
     def close(self) -> None:
         """Keep what is known, at the end."""
         if self.strangers.changed:

@@ -46,7 +46,7 @@ from entrypoint.delivery.windows import Window
 from entrypoint.services.exchangers import Exchangers
 from entrypoint.services.pipe import Pipe
 from entrypoint.services.sources import Sources
-from entrypoint.services.submissions import Submissions
+from entrypoint.services.submissions import Submissions, form
 
 _SMTP = 25
 _BACKLOG = 4096  # connections of chasquid's to one address that are not accepted yet
@@ -317,7 +317,7 @@ class Gate:
     async def _question(self, command: str, content: str) -> dict[str, Any]:
         if command == "admit":
             asked = json.loads(content)
-            domains = {str(item).rpartition("@")[2] for item in asked["to"]}
+            domains = {form(str(item)).rpartition("@")[2] for item in asked["to"]}
             for domain in domains:
                 self.exchangers.want(domain)
             return await self.submissions.admit(str(asked["login"]), asked["to"], self.key_of)
@@ -673,7 +673,7 @@ class Gate:
         """An event of chasquid's log."""
         if event.kind is Kind.RECEIVED or not event.recipients:
             return
-        recipient = event.recipients[0]
+        recipient = form(event.recipients[0])
         self.submissions.over(recipient)
         if event.kind is Kind.SENT or _OWN in event.text:
             return
@@ -687,7 +687,7 @@ class Gate:
     def key_of(self, recipient: str) -> str:
         """The line that mail to a recipient waits in; its domain while that is not known, or is
         several: else a domain's owner could speak for everybody whose addresses he names."""
-        domain = recipient.rpartition("@")[2].lower()
+        domain = recipient.rpartition("@")[2]
         addresses = self.exchangers.addresses_for(domain)
         keys = {self._line_of(address).key for address in addresses}
         return keys.pop() if len(keys) == 1 else domain

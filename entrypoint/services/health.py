@@ -110,7 +110,7 @@ def _notes(programs: tuple[Program, ...], events: dict[str, Any], now: float) ->
 def _pace(outgoing: dict[str, Any], connections: dict[str, Any]) -> list[str]:
     """That mail leaves as fast as chasquid dials, and why."""
     if outgoing.get("paced") is False:
-        why = connections.get("why") or "it was not tried"
+        why = connections.get("why") or "docker logs mail has the reason"
         said = f"mail leaves unpaced, as connections cannot be watched here ({why}): "
         return [said + "docker exec mail doctor"]
     if outgoing.get("gate") is False and outgoing.get("seconds", 0) > _AWAY:

@@ -662,7 +662,8 @@ class Holder:
     def _outgoing(self) -> dict[str, Any]:
         if self.connections is None or self.connections.outgoing is None:
             return {"paced": False}
-        paced = not self.connections.trouble
+        # A chasquid that could not be watched dials by itself.
+        paced = not self.connections.trouble and (self.connections.is_watching or not self._pid)
         return {"paced": paced, **self.connections.outgoing.status()}
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

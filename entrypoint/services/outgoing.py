@@ -195,8 +195,9 @@ class Outgoing:
         """Answer what can be answered now."""
         left, self._waiting = self._waiting, []
         for one in left:
-            if not self._answer(one):
-                self._waiting.append(one)
+            with suppress(OSError):  # its process has ended
+                if not self._answer(one):
+                    self._waiting.append(one)
 
     # The gate
 
@@ -205,7 +206,8 @@ class Outgoing:
         answers = asyncio.create_task(self._look_after())
         try:
             while True:
-                with suppress(OSError, ValueError, TimeoutError):
+                # Also what the gate should not say: the next one may be better.
+                with suppress(OSError, ValueError, TimeoutError, TypeError, AttributeError):
                     await self._talk()
                 self._lost()
                 await asyncio.sleep(_RETRY)

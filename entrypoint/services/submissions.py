@@ -14,10 +14,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import idna
+
 from entrypoint.delivery.lines import Waiting, limit
 
 _HOLD = 6.0  # seconds; the hook waits for nine for the policy service's answer (hook/post-data.c)
 _MOST_HELD = 64  # submissions, of all logins
+
+
+def form(recipient: str) -> str:
+    """One writing of an address, whoever wrote it: a client, or chasquid's log (case, U-labels)."""
+    local, _, domain = recipient.rpartition("@")
+    if not domain.isascii():
+        with suppress(UnicodeError):
+            domain = idna.encode(domain, uts46=True).decode("ascii")
+    return f"{local}@{domain}".lower()
 
 
 @dataclass(eq=False)
@@ -44,7 +55,7 @@ class Submissions:
         self, login: str, recipients: Sequence[str], key_of: Callable[[str], str]
     ) -> dict[str, Any]:
         """`{"admitted": true}`, at once or in a while; or where too much waits, and `seconds`."""
-        keys = {item: key_of(item) for item in recipients}
+        keys = {form(item): key_of(form(item)) for item in recipients}
         lines = set(keys.values())
         # Nobody overtakes who is held already.
         held = any(item.login == login and lines & set(item.keys.values()) for item in self._held)
@@ -90,7 +101,7 @@ class Submissions:
 
     def over(self, recipient: str) -> None:
         """A recipient's delivery was tried: whoever is held may have a place now."""
-        self.waiting.over(recipient, self.clock())
+        self.waiting.over(form(recipient), self.clock())
         self.look()
 
     def renamed(self, old: str, new: str) -> None:

@@ -103,8 +103,9 @@ def test_mail_goes_through_the_gate_and_is_seen(
     assert server.control("status")["outgoing"]["paced"] is True
     assert server.control("status")["outgoing"]["unpaced"] == 0
     found = receivers(server)
-    assert all(item["window"] >= 10 for item in found.values())
-    assert "RECEIVER" in server.ok("list-receivers")
+    assert found[QUICK]["a_minute"] >= 5
+    assert found[QUICK]["window"] >= 10
+    assert QUICK in server.ok("list-receivers")
 
 
 @pytest.mark.long
@@ -130,7 +131,7 @@ def test_a_thousand_messages_to_a_receiver_that_takes_twenty(
     wait_until(lambda: len(slow.set()["subjects"]) >= 1001, "all are in", timeout=120)
     found = slow.set()
     took = time.monotonic() - began
-    assert len(set(found["subjects"])) <= 1001
+    assert len(found["subjects"]) == 1001, "none came twice"
     assert found["peak"] <= 20
     assert found["refused"] <= 5, found["refused"]
     assert deferred(server) == []
@@ -183,14 +184,11 @@ def test_held_receiver_gets_its_mail_when_it_is_released(
     server: Server, secrets: dict[str, str], quick: Limited
 ) -> None:
     before = len(quick.set()["subjects"])
-    names = [name for name, item in receivers(server).items() if item["a_minute"] >= 0]
-    for name in names:
-        server.ok("hold-receiver", name, "--for", "1h")
+    server.ok("hold-receiver", QUICK, "--for", "1h")
     send(server, secrets, 2, USER, QUICK)
     time.sleep(2)
     assert len(quick.set()["subjects"]) == before
-    for name in names:
-        server.ok("release-receiver", name)
+    server.ok("release-receiver", QUICK)
     wait_until(lambda: len(quick.set()["subjects"]) == before + 2, "both arrive")
 
 

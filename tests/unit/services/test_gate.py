@@ -434,6 +434,17 @@ def test_a_login_waits_for_its_share_and_another_goes_in(
         event = Event(Kind.SENT, time.time(), id="x", recipients=("3@example.net",))
         world.say({"event": event.to_json()})
         assert await held == ""
+        # However its recipient is written.
+        for one, other in (
+            ("K@Example.NET", "k@example.net"),
+            ("k@b\u00fccher.example", "k@xn--bcher-kva.example"),
+        ):
+            assert await asked("j@example.com", one) == ""
+            number = len(world.gate.submissions.waiting)
+            event = Event(Kind.SENT, time.time(), id="x", recipients=(other,))
+            world.say({"event": event.to_json()})
+            await asyncio.sleep(0.1)
+            assert len(world.gate.submissions.waiting) == number - 1
         # What was refused after all waits for nobody.
         envelope = Envelope("i@example.com", "i@example.com", ("10@example.net",))
         await pacing.withdraw(rules, envelope)
