@@ -186,6 +186,9 @@ def test_first_exchanger_dead_second_alive(
 def test_held_receiver_gets_its_mail_when_it_is_released(
     server: Server, secrets: dict[str, str], quick: Limited
 ) -> None:
+    send(server, secrets, 1, USER, QUICK)
+    wait_until(lambda: QUICK in receivers(server), "it is known by name")
+    wait_until(lambda: not server.queued(), "nothing is under way")
     before = len(quick.set()["subjects"])
     server.ok("hold-receiver", QUICK, "--for", "1h")
     send(server, secrets, 2, USER, QUICK)
